@@ -1,0 +1,636 @@
+"""The Task API: the tasks of many users, each known by a JWT of the auth system.
+
+A request meets the sections of this file in their order: its token says who asks, the
+path must be theirs, errors have one form, and one SQL statement does all the work.
+
+    round trip  a question to the database and its answer: 20 to 250 ms over an ocean
+    claims      what a token says; its subject (`sub`) is the user's id (RFC 7519)
+    key set     the auth system's public keys, by key id (RFC 7517)
+    problem     the one form of an error (RFC 9457)
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial, wraps
+from http import HTTPStatus
+from secrets import token_urlsafe
+from selectors import EVENT_READ, DefaultSelector
+from time import monotonic
+from typing import Annotated, Any, NoReturn
+from uuid import UUID
+
+import jwt
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware import Middleware
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from jwt.exceptions import InvalidSubjectError
+from pydantic import MISSING
+from sqlalchemy import ColumnElement, Row, UpdateBase, event, exc, make_url
+from sqlmodel import (
+    Session,
+    SQLModel,
+    and_,
+    bindparam,
+    case,
+    create_engine,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException as HTTPError
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
+
+from models import (
+    NEWEST_FIRST,
+    InvalidInput,
+    PageMeta,
+    Problem,
+    TaskComplete,
+    TaskCreate,
+    TaskPage,
+    TaskPublic,
+    TaskUpdate,
+    User,
+    now,
+)
+
+log = logging.getLogger("uvicorn.error")
+
+# --- Settings ---------------------------------------------------------------------
+
+if __name__ == "__main__" and not os.environ.get("JWT_JWKS_URL"):
+    # The demo signs its own tokens, and its workers inherit the secret.
+    os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
+
+DATABASE_URL = os.environ.get("DATABASE_URL") or "sqlite:///tasks.db"
+JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET", ""))
+JWT_JWKS_URL = os.environ.get("JWT_JWKS_URL", "")
+JWT_ISSUER = os.environ.get("JWT_ISSUER") or None
+JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
+CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the start with one line on stderr, and a code that uvicorn does not retry."""
+    print(f"Can't start: {reason}", file=sys.stderr)
+    sys.exit(STARTUP_FAILURE)
+
+
+if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
+    refuse("set either JWT_SECRET or JWT_JWKS_URL.")
+if JWT_SECRET and len(JWT_SECRET) < 32:
+    refuse("JWT_SECRET is too short: set at least 32 random bytes.")
+if JWT_JWKS_URL and not JWT_JWKS_URL.startswith(("http://", "https://")):
+    refuse("JWT_JWKS_URL must be an http:// or https:// URL.")
+
+# --- Database ---------------------------------------------------------------------
+
+# A new connection has 10 s, a silent network 15 s, SQLite's lock 30 s; what DATABASE_URL
+# says itself goes first.
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+PARAMETERS = {
+    "sqlite": {"timeout": "30"},
+    "postgresql+psycopg2": {
+        "connect_timeout": "10",
+        "keepalives_idle": "5",
+        "keepalives_interval": "5",
+        "keepalives_count": "2",
+        "tcp_user_timeout": "15000",
+    },
+}
+POOL_SIZE, MAX_OVERFLOW = 10, 20
+
+try:
+    url = make_url(DATABASE_URL)
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg2")
+    url = url.set(query={**PARAMETERS[url.drivername], **url.query})
+except (exc.ArgumentError, ValueError, KeyError):
+    refuse("DATABASE_URL must be sqlite:///FILE or postgresql://USER:SECRET@HOST/NAME.")
+SQLITE = url.drivername == "sqlite"
+if SQLITE and url.database in (None, "", ":memory:"):
+    refuse("DATABASE_URL must name a file, as in sqlite:///tasks.db.")
+
+engine = create_engine(
+    url,
+    isolation_level="AUTOCOMMIT",  # BEGIN, COMMIT and ROLLBACK are round trips, too
+    pool_size=POOL_SIZE,
+    max_overflow=MAX_OVERFLOW,
+    pool_pre_ping=not SQLITE,
+)
+dialect: Any = engine.dialect
+ask_server = dialect.do_ping
+
+
+def ping(connection: Any) -> bool:
+    """Keep the promise of `pool_pre_ping` without its round trip.
+
+    A server that closes a connection says so, and that waits in the socket: only where
+    something waits is the server asked.
+    """
+    with DefaultSelector() as selector:
+        selector.register(connection, EVENT_READ)
+        return not selector.select(timeout=0) or ask_server(connection)
+
+
+def set_pragmas(connection: Any, _: object) -> None:
+    """Make SQLite keep foreign keys, and readers go on beside a writer."""
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+if SQLITE:
+    event.listen(engine, "connect", set_pragmas)
+else:
+    dialect.do_ping = ping
+
+
+def create_tables() -> None:
+    """Make the tables that are missing, one worker at a time."""
+    lock = "BEGIN IMMEDIATE" if SQLITE else "BEGIN; SELECT pg_advisory_xact_lock(7265)"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(lock)
+        SQLModel.metadata.create_all(connection)
+        connection.exec_driver_sql("COMMIT")
+
+
+# This and the other dependencies are async, although they wait for nothing, because
+# FastAPI sends a `def` through a thread pool, which costs more than all they do.
+async def get_session() -> Session:
+    """Return a session. It connects when it is used, and gives that back after `with`."""
+    return Session(engine)
+
+
+SessionDep = Annotated[Session, Depends(get_session)]
+
+# --- Who is asking ----------------------------------------------------------------
+
+ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
+UUID_FORM = re.compile(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII
+)
+REASONS: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "has expired",
+    jwt.ImmatureSignatureError: "is not valid yet",
+    jwt.InvalidAudienceError: "is for another audience",
+    jwt.InvalidIssuerError: "is from another issuer",
+    InvalidSubjectError: "has a sub that is not a UUID",
+    jwt.MissingRequiredClaimError: "lacks a required claim",
+}
+bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
+
+
+# What an address can cause that answers something else, or nothing.
+KEY_SET_ERRORS = (jwt.PyJWTError, OSError, ValueError, TypeError, RecursionError)
+
+
+class KeySet:
+    """The auth system's public keys.
+
+    They are looked up for a key id that is unknown, at most every 10 s, and when they
+    are 5 minutes old. One look-up runs at a time; a known key never waits for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client = jwt.PyJWKClient(url, cache_jwk_set=False)
+        self.keys: dict[str | None, jwt.PyJWK] = {}
+        self.asked, self.answered = float("-inf"), False
+        self.lock = asyncio.Lock()
+
+    async def find(self, token: str) -> jwt.PyJWK:
+        """Return the key that a token names; refuses with 401, or 503 without a set."""
+        unverified = jwt.decode_complete(token, options={"verify_signature": False})
+        key_id = unverified["header"].get("kid")
+        if key_id is None:
+            raise jwt.InvalidTokenError
+        known = key_id in self.keys
+        if not (known and self.lock.locked()):
+            async with self.lock:
+                if monotonic() - self.asked > (300 if known else 10):
+                    await self.look_up()
+        if key_id in self.keys:
+            return self.keys[key_id]
+        raise jwt.InvalidTokenError if self.answered else HTTPException(503)
+
+    async def look_up(self) -> None:
+        """Fetch the set, in 5 s at most; where that fails, the last one serves on."""
+        try:
+            fetched = asyncio.to_thread(self.client.get_signing_keys)
+            keys = await asyncio.wait_for(fetched, timeout=5)
+            self.keys, self.answered = {key.key_id: key for key in keys}, True
+        except KEY_SET_ERRORS as error:
+            log.warning("JWT_JWKS_URL gave no key set: %s", type(error).__name__)
+            self.answered = False
+        self.asked = monotonic()
+
+
+key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
+
+
+async def get_caller(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> UUID:
+    """Return the subject of the bearer token; refuses with 401 (RFC 6750), or 503."""
+    if credentials is None:
+        raise HTTPException(401)
+    token = credentials.credentials
+    try:
+        claims = jwt.decode(
+            token,
+            await key_set.find(token) if key_set else JWT_SECRET,
+            ALGORITHMS,
+            {"require": ["exp", "sub"], "verify_aud": JWT_AUDIENCE is not None},
+            audience=JWT_AUDIENCE,
+            issuer=JWT_ISSUER,
+            leeway=30,
+        )
+        if not UUID_FORM.fullmatch(claims["sub"]):  # UUID() reads other forms, too
+            raise InvalidSubjectError
+    except jwt.InvalidTokenError as error:
+        reason = REASONS.get(type(error), "is not a valid one of the auth system")
+        challenge = f'error="invalid_token", error_description="The token {reason}."'
+        headers = {"WWW-Authenticate": f"Bearer {challenge}"}
+        raise HTTPException(401, f"The token {reason}.", headers) from error
+    return UUID(claims["sub"])
+
+
+async def get_user(user_id: UUID, caller: Annotated[UUID, Depends(get_caller)]) -> UUID:
+    """Return the user whose path it is; refuses anybody else with 403."""
+    if user_id != caller:
+        raise HTTPException(403)
+    return user_id
+
+
+UserDep = Annotated[UUID, Depends(get_user)]
+
+# --- Errors -----------------------------------------------------------------------
+
+MAX_BODY = 64 * 1024
+DETAILS = {
+    400: "The request is not valid.",
+    401: "A token of the auth system is needed: Authorization: Bearer <JWT>.",
+    403: "This path belongs to another user.",
+    404: "There is no such task or path.",
+    405: "This path does not have this method.",
+    413: "The body is larger than 64 KiB.",
+    500: "Something is broken here; it has been logged.",
+    503: "Something that this service needs can't be reached; try again.",
+}
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}
+
+
+def problem(
+    status: int,
+    detail: str = "",
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, object]] = (),
+) -> JSONResponse:
+    """Return an error in the one form."""
+    title = HTTPStatus(status).phrase
+    if detail in ("", title):  # a framework's own detail is the title
+        detail = DETAILS[status]
+    content = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    }
+    if status == 400:
+        content["errors"] = errors or [{"loc": [], "msg": detail}]
+    headers = {**HEADERS.get(status, {}), **(headers or {})}
+    return JSONResponse(content, status, headers, "application/problem+json")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of the errors that an operation can answer."""
+    return {
+        status: {
+            "model": InvalidInput if status == 400 else Problem,
+            "description": DETAILS[status],
+            "content": {
+                "application/json": {"example": json.loads(bytes(problem(status).body))}
+            },
+        }
+        for status in statuses
+    }
+
+
+async def on_refusal(request: Request, error: HTTPError) -> Response:
+    """Answer what the framework or this file refused."""
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the framework names the methods of one route only
+        others = [r for r in router.routes if r.matches(request.scope)[0] != Match.NONE]
+        methods = {method for r in others for method in getattr(r, "methods", ())}
+        headers["Allow"] = ", ".join(sorted(methods)) or headers["Allow"]
+    return problem(error.status_code, error.detail, headers)
+
+
+async def on_invalid_input(_: Request, error: RequestValidationError) -> Response:
+    """Answer 400 with what is wrong and where, but without the input."""
+    # A message's second half, after a comma, can quote the input.
+    wrong = [(e["loc"], e["msg"].partition(",")[0]) for e in error.errors()]
+    return problem(400, errors=[{"loc": loc, "msg": msg} for loc, msg in wrong])
+
+
+async def on_database_error(_: Request, error: exc.DBAPIError) -> Response:
+    """Answer 503 where the database is lost; anything else is a defect."""
+    if not isinstance(error, exc.OperationalError | exc.InterfaceError):
+        raise error
+    log.warning("The database is lost: %s", str(error.orig).partition("\n")[0])
+    return problem(503)
+
+
+def guard(app: ASGIApp) -> ASGIApp:
+    """Wrap an application: a body ends at MAX_BODY bytes, and a defect is a 500.
+
+    Starlette answers both in plain text, and where CORS can't let a page read it.
+    """
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def receive_limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise HTTPException(413)
+            return message
+
+        try:
+            await app(scope, receive_limited, send)
+        except Exception:
+            log.exception("%s %r failed", scope["method"], scope["path"])
+            await problem(500)(scope, receive, send)
+
+    return guarded
+
+
+class CORS(CORSMiddleware):
+    """Starlette's, with a refused preflight in the one form."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        return response if response.status_code < 400 else problem(400)
+
+
+# --- Tasks ------------------------------------------------------------------------
+
+# Built once, the statements are compiled once.
+tasks = SQLModel.metadata.tables["tasks"]
+OWNED = tasks.c.user_id == bindparam("owner")
+THE_TASK = and_(OWNED, tasks.c.id == bindparam("task"))
+# Where the caller says nothing of it, a task's own state stands, or turns round.
+STATE: ColumnElement[bool] = func.coalesce(bindparam("completed"), tasks.c.is_completed)
+TOGGLED: ColumnElement[bool] = func.coalesce(
+    bindparam("completed"), ~tasks.c.is_completed
+)
+
+MATCHING = and_(OWNED, tasks.c.is_completed == STATE)
+counted = (
+    select(func.count().label("total"))
+    .select_from(tasks)
+    .where(MATCHING)
+    .subquery("counted")
+)
+page = (
+    select(*tasks.c)
+    .where(MATCHING)
+    .order_by(*NEWEST_FIRST)
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+    .subquery("page")
+)
+# The count is one row, also beside an empty page; the join to it keeps the page's order.
+LIST = select(counted.c.total, *page.c).select_from(counted.outerjoin(page, true()))
+GET = select(*tasks.c).where(THE_TASK)
+CREATE_USER = insert(User)
+CREATE = insert(tasks).returning(*tasks.c)
+DELETE = delete(tasks).where(THE_TASK).returning(*tasks.c)
+
+
+def change(completed: ColumnElement[bool], **values: Any) -> UpdateBase:
+    """Return the statement that changes a task's state, and other values."""
+    since = func.coalesce(tasks.c.completed_at, bindparam("now"))
+    return (
+        update(tasks)
+        .where(THE_TASK)
+        .values(is_completed=completed, completed_at=case((completed, since)))
+        .values(updated_at=bindparam("now"), **values)
+        .returning(*tasks.c)
+    )
+
+
+UPDATE = change(STATE, title=bindparam("new_title"))
+COMPLETE = change(TOGGLED)
+
+
+def execute(session: Session, statement: Any, **values: object) -> Sequence[Row[Any]]:
+    """Execute a statement, in one round trip, and return its rows."""
+    with session:
+        rows: Sequence[Row[Any]] = session.exec(statement, params=values).all()
+        return rows
+
+
+def one(session: Session, statement: Any, **values: object) -> TaskPublic:
+    """Execute a statement and return its task; refuses with 404 where there is none."""
+    for row in execute(session, statement, **values):
+        return TaskPublic(**row._mapping)
+    raise HTTPException(404)
+
+
+threads = ThreadPoolExecutor(POOL_SIZE + MAX_OVERFLOW)
+
+
+class OneTripRoute(APIRoute):
+    """A route whose `def` endpoint makes one trip through a thread pool.
+
+    FastAPI makes two, the second to check what it returned. There are as many threads
+    as connections, so that none waits for one.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        @wraps(endpoint)
+        async def call(**values: object) -> object:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(threads, partial(endpoint, **values))
+
+        super().__init__(path, call, **options)
+
+
+router = APIRouter(
+    prefix="/api/{user_id}/tasks",
+    tags=["tasks"],
+    route_class=OneTripRoute,
+    responses=problems(400, 401, 403, 500, 503),
+    generate_unique_id_function=lambda route: route.name,
+)
+
+
+@router.get("")
+def list_tasks(
+    user: UserDep,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    is_completed: bool | None = None,
+) -> TaskPage:
+    """List the user's tasks, newest first; `total` counts those of all pages."""
+    values = {
+        "owner": user,
+        "completed": is_completed,
+        "limit": limit,
+        "offset": offset,
+    }
+    rows = execute(session, LIST, **values)
+    return TaskPage(
+        data=[TaskPublic(**row._mapping) for row in rows if row.id],
+        meta=PageMeta(total=rows[0].total, limit=limit, offset=offset),
+    )
+
+
+@router.post("", status_code=201, responses=problems(413))
+def create_task(
+    user: UserDep, session: SessionDep, new: TaskCreate, response: Response
+) -> TaskPublic:
+    """Make a task; `Location` says where it is."""
+    time = now()
+    values = {
+        "user_id": user,
+        "created_at": time,
+        "updated_at": time,
+        **new.model_dump(),
+    }
+    try:
+        task = one(session, CREATE, **values)
+    except exc.IntegrityError:  # it is the user's first; of several, one makes the user
+        with suppress(exc.IntegrityError), session:
+            session.exec(CREATE_USER, params={"id": user})
+        task = one(session, CREATE, **values)
+    response.headers["Location"] = f"/api/{user}/tasks/{task.id}"
+    return task
+
+
+@router.get("/{task_id}", responses=problems(404))
+def get_task(user: UserDep, session: SessionDep, task_id: UUID) -> TaskPublic:
+    """Return a task."""
+    return one(session, GET, owner=user, task=task_id)
+
+
+@router.put("/{task_id}", responses=problems(404, 413))
+def update_task(
+    user: UserDep, session: SessionDep, task_id: UUID, body: TaskUpdate
+) -> TaskPublic:
+    """Change a task's title and, where it is given, whether the task is completed."""
+    state = None if body.is_completed is MISSING else body.is_completed
+    values = {"new_title": body.title, "completed": state, "now": now()}
+    return one(session, UPDATE, owner=user, task=task_id, **values)
+
+
+@router.delete("/{task_id}", status_code=204, responses=problems(404))
+def delete_task(user: UserDep, session: SessionDep, task_id: UUID) -> None:
+    """Delete a task."""
+    one(session, DELETE, owner=user, task=task_id)
+
+
+@router.patch("/{task_id}/complete", responses=problems(404, 413))
+def complete_task(
+    user: UserDep, session: SessionDep, task_id: UUID, body: TaskComplete | None = None
+) -> TaskPublic:
+    """Complete a task or take that back; a body says which, so that it can be repeated."""
+    values = {"completed": body and body.is_completed, "now": now()}
+    return one(session, COMPLETE, owner=user, task=task_id, **values)
+
+
+# --- Application ------------------------------------------------------------------
+
+app = FastAPI(
+    title="Task API",
+    version="1.0.0",
+    redirect_slashes=False,
+    exception_handlers={
+        HTTPError: on_refusal,
+        RequestValidationError: on_invalid_input,
+        exc.DBAPIError: on_database_error,
+    },
+    middleware=[
+        Middleware(
+            CORS,
+            allow_origins=[o.strip().rstrip("/") for o in CORS_ORIGINS.split(",")],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Allow", "Location", "Retry-After", "WWW-Authenticate"],
+        ),
+        Middleware(guard),
+    ],
+)
+app.include_router(router)
+
+
+@app.get("/health", include_in_schema=False)
+async def health() -> dict[str, str]:
+    """Say that the process lives; the database may sleep on."""
+    return {"status": "ok"}
+
+
+# FastAPI documents a 422 that is a 400 here, and errors as plain JSON.
+for path in app.openapi()["paths"].values():
+    for operation in path.values():
+        operation["responses"].pop("422", None)
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                content = response["content"]
+                content["application/problem+json"] = content.pop("application/json")
+
+# --- Demo -------------------------------------------------------------------------
+
+DEMO_USERS = {
+    "Alice": "a11ce000-0000-4000-8000-000000000001",
+    "Bob": "b0b00000-0000-4000-8000-000000000002",
+}
+
+
+def demo() -> None:
+    """Print a `curl` line for each demo user, and serve with uvicorn's own options."""
+    if not JWT_SECRET:
+        refuse("the demo signs its own tokens: unset JWT_JWKS_URL.")
+    serve = uvicorn.main.make_context("uvicorn", ["app:app", *sys.argv[1:]])
+    base = "http://{host}:{port}".format_map(serve.params)
+    for name, user in DEMO_USERS.items():
+        claims = {"sub": user, "exp": now() + timedelta(days=1)}
+        claims |= {"iss": JWT_ISSUER} if JWT_ISSUER else {}
+        claims |= {"aud": JWT_AUDIENCE} if JWT_AUDIENCE else {}
+        token = jwt.encode(claims, JWT_SECRET)
+        print(
+            f'{name}: curl {base}/api/{user}/tasks -H "Authorization: Bearer {token}"'
+        )
+    print(f"Docs:  {base}/docs", flush=True)
+    uvicorn.main.invoke(serve)
+
+
+if __name__ == "__main__":
+    demo()
+else:
+    try:
+        create_tables()
+    except exc.DBAPIError as error:
+        refuse(f"DATABASE_URL: {str(error.orig).partition(chr(10))[0]}")

@@ -1,0 +1,150 @@
+"""The two tables, and what requests and answers carry.
+
+The auth system owns the users; a row in `users` only says that somebody has had a task
+here. The owner is part of a task's identity, so no query can find a task without naming
+its owner. Times are UTC, with their zone.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from pydantic import MISSING, StrictBool, StringConstraints
+from pydantic.config import JsonDict
+from sqlmodel import CheckConstraint, Field, Index, PrimaryKeyConstraint, SQLModel, col
+
+# A later migration can only change a constraint that has a name.
+SQLModel.metadata.naming_convention = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+
+def now() -> datetime:
+    """Return the current time in UTC."""
+    return datetime.now(UTC)
+
+
+class User(SQLModel, table=True):
+    """Somebody who has had a task here."""
+
+    __tablename__ = "users"
+
+    id: UUID = Field(primary_key=True)
+    created_at: datetime = Field(default_factory=now)
+
+
+class TaskBase(SQLModel):
+    """What a task is."""
+
+    id: UUID
+    user_id: UUID
+    title: str
+    is_completed: bool
+    completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Task(TaskBase, table=True):
+    """A task as it is stored."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "id"),
+        CheckConstraint("length(title) BETWEEN 1 AND 200", "title_length"),
+        CheckConstraint("is_completed = (completed_at IS NOT NULL)", "completed_at"),
+    )
+
+    id: UUID = Field(default_factory=uuid4)
+    user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
+    is_completed: bool = False
+
+
+NEWEST_FIRST = (col(Task.created_at).desc(), col(Task.id).desc())
+Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
+
+# 1 to 200 characters without the white space around them, at least one of them visible;
+# no NUL, which PostgreSQL can't store.
+Title = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00]*\S[^\x00]*$",
+    ),
+]
+
+
+class TaskCreate(SQLModel):
+    """The body that makes a task."""
+
+    title: Title
+
+
+class TaskUpdate(TaskCreate):
+    """The body that changes a task; `is_completed` left out stays as it is."""
+
+    is_completed: StrictBool | MISSING = MISSING
+
+
+class TaskComplete(SQLModel):
+    """The body that says whether a task is completed."""
+
+    is_completed: StrictBool
+
+
+EXAMPLE: JsonDict = {
+    "id": "7b9e1f0a-5c64-4f0e-9d3e-2f6f8a1c0b5d",
+    "user_id": "11111111-1111-4111-8111-111111111111",
+    "title": "Buy milk",
+    "is_completed": False,
+    "completed_at": None,
+    "created_at": "2026-11-21T09:30:00.123456Z",
+    "updated_at": "2026-11-21T09:30:00.123456Z",
+}
+
+
+class TaskPublic(TaskBase):
+    """A task as it is answered."""
+
+    model_config = {"json_schema_extra": {"example": EXAMPLE}}
+
+
+class PageMeta(SQLModel):
+    """Which page it is; `total` counts the tasks of all pages."""
+
+    total: int
+    limit: int
+    offset: int
+
+
+class TaskPage(SQLModel):
+    """A page of a user's tasks, newest first."""
+
+    data: list[TaskPublic]
+    meta: PageMeta
+
+
+class Problem(SQLModel):
+    """The one form of an error (RFC 9457); `detail` is a sentence for a person."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class InputError(SQLModel):
+    """One thing that is wrong with the input, and where."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class InvalidInput(Problem):
+    """The form of a 400."""
+
+    errors: list[InputError]
