@@ -199,8 +199,15 @@ REASONS: dict[type[Exception], str] = {
 bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 
 
-# What an address can cause that answers something else, or nothing.
-KEY_SET_ERRORS = (jwt.PyJWTError, OSError, ValueError, TypeError, RecursionError)
+# What PyJWT raises where an address answers no key set, or not at all.
+NO_KEY_SET = (
+    jwt.PyJWTError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    RecursionError,
+)
 
 
 class KeySet:
@@ -237,7 +244,7 @@ class KeySet:
             fetched = asyncio.to_thread(self.client.get_signing_keys)
             keys = await asyncio.wait_for(fetched, timeout=5)
             self.keys, self.answered = {key.key_id: key for key in keys}, True
-        except KEY_SET_ERRORS as error:
+        except NO_KEY_SET as error:
             log.warning("JWT_JWKS_URL gave no key set: %s", type(error).__name__)
             self.answered = False
         self.asked = monotonic()
@@ -592,14 +599,17 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-# FastAPI documents a 422 that is a 400 here, and errors as plain JSON.
-for path in app.openapi()["paths"].values():
+# FastAPI describes a 422, which is a 400 here, and errors as plain JSON.
+document = app.openapi()
+for path in document["paths"].values():
     for operation in path.values():
-        operation["responses"].pop("422", None)
+        del operation["responses"]["422"]
         for status, response in operation["responses"].items():
             if status >= "400":
                 content = response["content"]
                 content["application/problem+json"] = content.pop("application/json")
+for unused in ("HTTPValidationError", "ValidationError"):
+    del document["components"]["schemas"][unused]
 
 # --- Demo -------------------------------------------------------------------------
 

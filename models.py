@@ -73,7 +73,7 @@ Title = Annotated[
         strip_whitespace=True,
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00]*\S[^\x00]*$",
+        pattern=r"^[^\x00]*[^\s\x00][^\x00]*$",
     ),
 ]
 
@@ -100,10 +100,10 @@ EXAMPLE: JsonDict = {
     "id": "7b9e1f0a-5c64-4f0e-9d3e-2f6f8a1c0b5d",
     "user_id": "11111111-1111-4111-8111-111111111111",
     "title": "Buy milk",
-    "is_completed": False,
-    "completed_at": None,
+    "is_completed": True,
+    "completed_at": "2026-11-21T10:00:00.654321Z",
     "created_at": "2026-11-21T09:30:00.123456Z",
-    "updated_at": "2026-11-21T09:30:00.123456Z",
+    "updated_at": "2026-11-21T10:00:00.654321Z",
 }
 
 
@@ -123,6 +123,15 @@ class PageMeta(SQLModel):
 
 class TaskPage(SQLModel):
     """A page of a user's tasks, newest first."""
+
+    model_config = {
+        "json_schema_extra": {
+            "example": {
+                "data": [EXAMPLE],
+                "meta": {"total": 1, "limit": 50, "offset": 0},
+            }
+        }
+    }
 
     data: list[TaskPublic]
     meta: PageMeta
