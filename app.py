@@ -630,10 +630,9 @@ def demo() -> None:
         claims |= {"iss": JWT_ISSUER} if JWT_ISSUER else {}
         claims |= {"aud": JWT_AUDIENCE} if JWT_AUDIENCE else {}
         token = jwt.encode(claims, JWT_SECRET)
-        print(
-            f'{name}: curl {base}/api/{user}/tasks -H "Authorization: Bearer {token}"'
-        )
-    print(f"Docs:  {base}/docs", flush=True)
+        print(f"The tasks of {name}:")
+        print(f'curl {base}/api/{user}/tasks -H "Authorization: Bearer {token}"')
+    print(f"The documentation: {base}/docs", flush=True)
     uvicorn.main.invoke(serve)
 
 
