@@ -36,7 +36,7 @@ import psycopg2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fastapi.testclient import TestClient
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -891,7 +891,7 @@ def test_a_deleted_user_takes_their_tasks_along(alice: Person, bob: Person) -> N
     gone, kept = alice.task(), bob.task()
     users = models.SQLModel.metadata.tables["users"]
     with api.engine.connect() as connection:
-        deleted = api.delete(users).where(users.c.id == UUID(alice.id))
+        deleted = users.delete().where(users.c.id == UUID(alice.id))
         connection.execute(deleted)
     assert alice.sees(gone) is None
     assert bob.sees(kept) == kept
@@ -903,7 +903,7 @@ def test_two_users_can_have_a_task_of_one_id(alice: Person, bob: Person) -> None
     values = task | {"id": UUID(task["id"]), "user_id": UUID(bob.id), "title": "Bob's"}
     times = {"created_at": models.now(), "updated_at": models.now()}
     with api.engine.connect() as connection:
-        connection.execute(api.insert(api.tasks), values | times)
+        connection.execute(api.tasks.insert(), values | times)
     assert alice("DELETE", f"/{task['id']}").status_code == 204
     assert bob.sees(task)["title"] == "Bob's"
 
@@ -1267,7 +1267,7 @@ if POSTGRES:
     ) -> None:
         link = Link()
         host = psycopg2.extensions.parse_dsn(POSTGRES)["host"]
-        url = api.make_url(DATABASE_URL).set(host="127.0.0.1", port=link.port)
+        url = make_url(DATABASE_URL).set(host="127.0.0.1", port=link.port)
         server = serve(DATABASE_URL=url.render_as_string(hide_password=False))
         assert host
         alice = visit(server)
