@@ -48,7 +48,6 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from jwt.exceptions import InvalidSubjectError
-from pydantic import MISSING
 from sqlalchemy import exc
 from sqlmodel import Session, SQLModel, create_engine, select
 from starlette.datastructures import Headers
@@ -445,28 +444,24 @@ page = (
 LIST = select(counted.c.total, *page.c).select_from(counted.outerjoin(page, sa.true()))
 GET = select(*tasks.c).where(THE_TASK)
 CREATE_USER = sa.insert(User)
-CREATE = (
-    sa.insert(tasks)
-    .values(user_id=sa.bindparam("owner"), title=sa.bindparam("new_title"))
-    .values(created_at=sa.bindparam("now"), updated_at=sa.bindparam("now"))
-    .returning(*tasks.c)
-)
+CREATE = sa.insert(tasks).returning(*tasks.c)
 DELETE = sa.delete(tasks).where(THE_TASK).returning(*tasks.c)
 
 
-def change(completed: sa.ColumnElement[bool], **values: Any) -> sa.UpdateBase:
-    """Return the statement that changes a task's state, and other values."""
+def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
+    """Return the statement that sets a task's state, and what else it is given."""
     since = sa.func.coalesce(tasks.c.completed_at, sa.bindparam("now"))
     return (
         sa.update(tasks)
         .where(THE_TASK)
-        .values(is_completed=completed, completed_at=sa.case((completed, since)))
-        .values(updated_at=sa.bindparam("now"), **values)
+        .values(is_completed=completed)
+        .values(completed_at=sa.case((completed, since)))
+        .values(updated_at=sa.bindparam("now"))
         .returning(*tasks.c)
     )
 
 
-UPDATE = change(STATE, title=sa.bindparam("new_title"))
+UPDATE = change(STATE)
 COMPLETE = change(TOGGLED)
 
 
@@ -537,7 +532,9 @@ def create_task(
     user: UserDep, session: SessionDep, body: TaskCreate, response: Response
 ) -> TaskPublic:
     """Make a task; `Location` says where it is."""
-    values = {"owner": user, "new_title": body.title, "now": now()}
+    time = now()
+    values = {"user_id": user, "created_at": time, "updated_at": time}
+    values |= body.model_dump()
     try:
         task = one(session, CREATE, **values)
     except exc.IntegrityError:  # it is the user's first; of several, one makes the user
@@ -559,8 +556,8 @@ def update_task(
     user: UserDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Change a task's title and, where it is given, whether the task is completed."""
-    state = None if body.is_completed is MISSING else body.is_completed
-    values = {"new_title": body.title, "completed": state, "now": now()}
+    values = body.model_dump()
+    values |= {"completed": values.pop("is_completed", None), "now": now()}
     return one(session, UPDATE, owner=user, task=task_id, **values)
 
 
