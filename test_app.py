@@ -1044,11 +1044,21 @@ REFUSALS: list[tuple[dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "named"), REFUSALS)
+@pytest.fixture(scope="module")
+def refused() -> Iterator[list[Server]]:
+    """Return a server for each of the refusals, started all at once."""
+    command = ("-m", "uvicorn", "app:app", "--port", "0")
+    servers = [Server(*command, **settings) for settings, _ in REFUSALS]
+    yield servers
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", range(len(REFUSALS)))
 def test_a_start_that_is_refused_says_in_one_line_what_to_set(
-    serve: Callable[..., Server], settings: dict[str, str], named: str
+    refused: list[Server], number: int
 ) -> None:
-    server = serve(**settings)
+    server, (_, named) = refused[number], REFUSALS[number]
     assert server.process.wait(timeout=60) != 0
     server.reader.join()
     (line,) = server.log.splitlines()
