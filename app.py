@@ -48,8 +48,9 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from jwt.exceptions import InvalidSubjectError
+from pydantic import HttpUrl
 from sqlalchemy import exc
-from sqlmodel import Session, SQLModel, create_engine, select
+from sqlmodel import Session, SQLModel, select
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as HTTPError
 from starlette.routing import Match
@@ -94,24 +95,31 @@ def refuse(reason: str) -> NoReturn:
 
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse("set either JWT_SECRET or JWT_JWKS_URL.")
-if JWT_SECRET and len(JWT_SECRET) < 32:
-    refuse("JWT_SECRET is too short: set at least 32 random bytes.")
-if JWT_JWKS_URL and not JWT_JWKS_URL.startswith(("http://", "https://")):
+try:
+    if JWT_JWKS_URL:
+        HttpUrl(JWT_JWKS_URL)
+    elif len(JWT_SECRET) < 32:
+        refuse("JWT_SECRET is too short: set at least 32 random bytes.")
+    else:
+        jwt.encode({}, JWT_SECRET)
+except jwt.InvalidKeyError:
+    refuse("JWT_SECRET must be random bytes, not a key in PEM, SSH or JWK form.")
+except ValueError:
     refuse("JWT_JWKS_URL must be an http:// or https:// URL.")
 
 # --- Database ---------------------------------------------------------------------
 
-# A new connection has 10 s, a silent network 15 s, SQLite's lock 30 s; what DATABASE_URL
+# A new connection has 10 s, a silent network 8 s, SQLite's lock 30 s; what DATABASE_URL
 # says itself goes first.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 PARAMETERS = {
     "sqlite": {"timeout": "30"},
     "postgresql+psycopg2": {
         "connect_timeout": "10",
-        "keepalives_idle": "5",
-        "keepalives_interval": "5",
+        "keepalives_idle": "4",
+        "keepalives_interval": "4",
         "keepalives_count": "2",
-        "tcp_user_timeout": "15000",
+        "tcp_user_timeout": "8000",
     },
 }
 POOL_SIZE, MAX_OVERFLOW = 10, 20
@@ -121,19 +129,21 @@ try:
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg2")
     url = url.set(query={**PARAMETERS[url.drivername], **url.query})
-except (exc.ArgumentError, ValueError, KeyError):
+    SQLITE = url.drivername == "sqlite"
+    engine = sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",  # BEGIN, COMMIT and ROLLBACK are round trips, too
+        pool_size=POOL_SIZE,
+        max_overflow=MAX_OVERFLOW,
+        pool_pre_ping=not SQLITE,
+    )
+except (exc.ArgumentError, KeyError, TypeError, ValueError):
     refuse("DATABASE_URL must be sqlite:///FILE or postgresql://USER:SECRET@HOST/NAME.")
-SQLITE = url.drivername == "sqlite"
-if SQLITE and url.database in (None, "", ":memory:"):
+if SQLITE and (
+    "memory" in url.query.get("mode", "") or ":memory:" in (url.database or ":memory:")
+):
     refuse("DATABASE_URL must name a file, as in sqlite:///tasks.db.")
 
-engine = create_engine(
-    url,
-    isolation_level="AUTOCOMMIT",  # BEGIN, COMMIT and ROLLBACK are round trips, too
-    pool_size=POOL_SIZE,
-    max_overflow=MAX_OVERFLOW,
-    pool_pre_ping=not SQLITE,
-)
 dialect: Any = engine.dialect
 ask_server = dialect.do_ping
 
@@ -170,6 +180,11 @@ def create_tables() -> None:
         connection.exec_driver_sql("COMMIT")
 
 
+def first_line(error: exc.DBAPIError) -> str:
+    """Return what the driver said first; SQL and parameters come later, if at all."""
+    return str(error.orig).partition("\n")[0]
+
+
 # This and the other dependencies are async, although they wait for nothing, because
 # FastAPI sends a `def` through a thread pool, which costs more than all they do.
 async def get_session() -> Session:
@@ -194,29 +209,23 @@ REASONS: dict[type[Exception], str] = {
     jwt.MissingRequiredClaimError: "lacks a required claim",
 }
 
-# What PyJWT raises where an address answers no key set, or not at all.
-NO_KEY_SET = (
-    jwt.PyJWTError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RecursionError,
-)
+# What PyJWT raises where an address answers something else, or nothing.
+FAILURES = (jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RuntimeError)
 
 
 class KeySet:
     """The auth system's public keys.
 
     They are looked up for a key id that is unknown, at most every 10 s, and when they
-    are 5 minutes old. One look-up runs at a time; a known key never waits for it.
+    are 5 minutes old. A known key never waits for that.
     """
 
     def __init__(self, url: str) -> None:
-        self.client = jwt.PyJWKClient(url, cache_jwk_set=False)
+        self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=5)
         self.keys: dict[str | None, jwt.PyJWK] = {}
-        self.asked, self.answered = float("-inf"), False
-        self.lock = asyncio.Lock()
+        self.reachable = False
+        self.looked_up = float("-inf")
+        self.look_up: asyncio.Task[None]
 
     async def find(self, token: str) -> jwt.PyJWK:
         """Return the key that a token names; refuses with 401, or 503 without a set."""
@@ -225,24 +234,25 @@ class KeySet:
         if key_id is None:
             raise jwt.InvalidTokenError
         known = key_id in self.keys
-        if not (known and self.lock.locked()):
-            async with self.lock:
-                if monotonic() - self.asked > (300 if known else 10):
-                    await self.look_up()
+        if monotonic() - self.looked_up > (300 if known else 10):
+            self.looked_up = monotonic()
+            self.look_up = asyncio.create_task(self.fetch())
+        if not known:
+            await self.look_up
         if key_id in self.keys:
             return self.keys[key_id]
-        raise jwt.InvalidTokenError if self.answered else HTTPException(503)
+        raise jwt.InvalidTokenError if self.reachable else HTTPException(503)
 
-    async def look_up(self) -> None:
+    async def fetch(self) -> None:
         """Fetch the set, in 5 s at most; where that fails, the last one serves on."""
+        self.reachable = False
         try:
             fetched = asyncio.to_thread(self.client.get_signing_keys)
             keys = await asyncio.wait_for(fetched, timeout=5)
-            self.keys, self.answered = {key.key_id: key for key in keys}, True
-        except NO_KEY_SET as error:
+            self.keys = {key.key_id: key for key in keys}
+            self.reachable = True
+        except FAILURES as error:
             log.warning("JWT_JWKS_URL gave no key set: %s", type(error).__name__)
-            self.answered = False
-        self.asked = monotonic()
 
 
 key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
@@ -324,7 +334,7 @@ def problem(
 ) -> JSONResponse:
     """Return an error in the one form."""
     title = HTTPStatus(status).phrase
-    if detail in ("", title):  # a framework's own detail is the title
+    if status == 400 or detail in ("", title):  # the framework has nothing to say
         detail = DETAILS[status]
     content = {
         "type": "about:blank",
@@ -333,22 +343,21 @@ def problem(
         "detail": detail,
     }
     if status == 400:
-        content["errors"] = errors or [{"loc": [], "msg": detail}]
+        content["errors"] = errors or [{"loc": ["body"], "msg": "It can't be read"}]
     headers = {**HEADERS.get(status, {}), **(headers or {})}
     return JSONResponse(content, status, headers, "application/problem+json")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of the errors that an operation can answer."""
+    examples = {status: json.loads(bytes(problem(status).body)) for status in statuses}
     return {
         status: {
             "model": InvalidInput if status == 400 else Problem,
             "description": DETAILS[status],
-            "content": {
-                "application/json": {"example": json.loads(bytes(problem(status).body))}
-            },
+            "content": {"application/json": {"example": example}},
         }
-        for status in statuses
+        for status, example in examples.items()
     }
 
 
@@ -371,9 +380,11 @@ async def on_invalid_input(_: Request, error: RequestValidationError) -> Respons
 
 async def on_database_error(_: Request, error: exc.DBAPIError) -> Response:
     """Answer 503 where the database is lost; anything else is a defect."""
-    if not isinstance(error, exc.OperationalError | exc.InterfaceError):
+    lost = isinstance(error, exc.OperationalError | exc.InterfaceError)
+    # SQLite calls a statement that is wrong an operational error, too.
+    if not lost or getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR":
         raise error
-    log.warning("The database is lost: %s", str(error.orig).partition("\n")[0])
+    log.warning("The database is lost: %s", first_line(error))
     return problem(503)
 
 
@@ -384,6 +395,9 @@ def guard(app: ASGIApp) -> ASGIApp:
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
         size = 0
 
         async def receive_limited() -> Message:
@@ -395,7 +409,10 @@ def guard(app: ASGIApp) -> ASGIApp:
             return message
 
         try:
-            await app(scope, receive_limited, send)
+            if int(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
+                await problem(413)(scope, receive, send)
+            else:
+                await app(scope, receive_limited, send)
         except Exception:
             log.exception("%s %r failed", scope["method"], scope["path"])
             await problem(500)(scope, receive, send)
@@ -408,7 +425,10 @@ class CORS(CORSMiddleware):
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
-        return response if response.status_code < 400 else problem(400)
+        if response.status_code < 400:
+            return response
+        errors = [{"loc": ["header"], "msg": "This is not allowed by CORS_ORIGINS"}]
+        return problem(400, headers={"Vary": "Origin"}, errors=errors)
 
 
 # --- Tasks ------------------------------------------------------------------------
@@ -468,10 +488,17 @@ COMPLETE = change(TOGGLED)
 def execute(
     session: Session, statement: Any, **values: object
 ) -> Sequence[sa.Row[Any]]:
-    """Execute a statement, in one round trip, and return its rows."""
-    with session:
-        rows: Sequence[sa.Row[Any]] = session.exec(statement, params=values).all()
-        return rows
+    """Execute a statement and return its rows: in AUTOCOMMIT, one round trip."""
+    try:
+        with session:
+            rows: Sequence[sa.Row[Any]] = session.exec(statement, params=values).all()
+    except exc.OperationalError as error:
+        # A connection can be closed just after the ping; a read may then be repeated.
+        if not (error.connection_invalidated and statement.is_select):
+            raise
+        with session:
+            rows = session.exec(statement, params=values).all()
+    return rows
 
 
 def one(session: Session, statement: Any, **values: object) -> TaskPublic:
@@ -504,7 +531,7 @@ router = APIRouter(
     prefix="/api/{user_id}/tasks",
     tags=["tasks"],
     route_class=OneTripRoute,
-    responses=problems(400, 401, 403, 500, 503),
+    responses=problems(400, 401, 403, 413, 500, 503),
     generate_unique_id_function=lambda route: route.name,
 )
 
@@ -522,12 +549,13 @@ def list_tasks(
         session, LIST, owner=user, completed=is_completed, limit=limit, offset=offset
     )
     return TaskPage(
+        # Beside an empty page, the total stands alone.
         data=[TaskPublic(**row._mapping) for row in rows if row.id],
         meta=PageMeta(total=rows[0].total, limit=limit, offset=offset),
     )
 
 
-@router.post("", status_code=201, responses=problems(413))
+@router.post("", status_code=201)
 def create_task(
     user: UserDep, session: SessionDep, body: TaskCreate, response: Response
 ) -> TaskPublic:
@@ -551,7 +579,7 @@ def get_task(user: UserDep, session: SessionDep, task_id: UUID) -> TaskPublic:
     return one(session, GET, owner=user, task=task_id)
 
 
-@router.put("/{task_id}", responses=problems(404, 413))
+@router.put("/{task_id}", responses=problems(404))
 def update_task(
     user: UserDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
@@ -567,7 +595,7 @@ def delete_task(user: UserDep, session: SessionDep, task_id: UUID) -> None:
     one(session, DELETE, owner=user, task=task_id)
 
 
-@router.patch("/{task_id}/complete", responses=problems(404, 413))
+@router.patch("/{task_id}/complete", responses=problems(404))
 def complete_task(
     user: UserDep, session: SessionDep, task_id: UUID, body: TaskComplete | None = None
 ) -> TaskPublic:
@@ -631,8 +659,9 @@ def demo() -> None:
     """Print a `curl` line for each demo user, and serve with uvicorn's own options."""
     if not JWT_SECRET:
         refuse("the demo signs its own tokens: unset JWT_JWKS_URL.")
-    serve = uvicorn.main.make_context("uvicorn", ["app:app", *sys.argv[1:]])
-    base = "http://{host}:{port}".format_map(serve.params)
+    arguments = ["app:app", *sys.argv[1:]]
+    options = uvicorn.main.make_context("app.py", [*arguments], resilient_parsing=True)
+    base = "http://{host}:{port}".format_map(options.params)
     for name, user in DEMO_USERS.items():
         claims = {"sub": user, "exp": now() + timedelta(days=1)}
         claims |= {"iss": JWT_ISSUER} if JWT_ISSUER else {}
@@ -641,7 +670,7 @@ def demo() -> None:
         print(f"The tasks of {name}:")
         print(f'curl {base}/api/{user}/tasks -H "Authorization: Bearer {token}"')
     print(f"The documentation: {base}/docs", flush=True)
-    uvicorn.main.invoke(serve)
+    uvicorn.main(arguments)
 
 
 if __name__ == "__main__":
@@ -650,4 +679,6 @@ else:
     try:
         create_tables()
     except exc.DBAPIError as error:
-        refuse(f"DATABASE_URL: {str(error.orig).partition(chr(10))[0]}")
+        refuse(f"DATABASE_URL can't be used: {first_line(error)}")
+    except ValueError:
+        refuse("DATABASE_URL has characters that the database's driver can't send.")

@@ -65,15 +65,16 @@ class Task(TaskBase, table=True):
 NEWEST_FIRST = (col(Task.created_at).desc(), col(Task.id).desc())
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
-# 1 to 200 characters without the white space around them, at least one of them visible;
-# no NUL, which PostgreSQL can't store.
+# 1 to 200 characters without the white space around them. No NUL: PostgreSQL can't store
+# it. Not only what JavaScript or Python, unlike Unicode, call white space: whoever checks
+# the pattern comes to the same result.
 Title = Annotated[
     str,
     StringConstraints(
         strip_whitespace=True,
         min_length=1,
         max_length=200,
-        pattern=r"^[^\x00]*[^\s\x00][^\x00]*$",
+        pattern=r"^[^\x00]*[^\s\x00\x1c-\x1f\x85\ufeff][^\x00]*$",
     ),
 ]
 
