@@ -60,7 +60,6 @@ from uvicorn.config import STARTUP_FAILURE
 from models import (
     NEWEST_FIRST,
     InvalidInput,
-    PageMeta,
     Problem,
     TaskComplete,
     TaskCreate,
@@ -504,7 +503,7 @@ def execute(
 def one(session: Session, statement: Any, **values: object) -> TaskPublic:
     """Execute a statement and return its task; refuses with 404 where there is none."""
     for row in execute(session, statement, **values):
-        return TaskPublic(**row._mapping)
+        return TaskPublic.model_validate(row)
     raise HTTPException(404)
 
 
@@ -548,11 +547,9 @@ def list_tasks(
     rows = execute(
         session, LIST, owner=user, completed=is_completed, limit=limit, offset=offset
     )
-    return TaskPage(
-        # Beside an empty page, the total stands alone.
-        data=[TaskPublic(**row._mapping) for row in rows if row.id],
-        meta=PageMeta(total=rows[0].total, limit=limit, offset=offset),
-    )
+    data = [row for row in rows if row.id]  # beside an empty page the total is alone
+    meta = {"total": rows[0].total, "limit": limit, "offset": offset}
+    return TaskPage.model_validate({"data": data, "meta": meta})
 
 
 @router.post("", status_code=201)
