@@ -436,7 +436,7 @@ class CORS(CORSMiddleware):
 tasks = SQLModel.metadata.tables["tasks"]
 OWNED = tasks.c.user_id == sa.bindparam("owner")
 THE_TASK = sa.and_(OWNED, tasks.c.id == sa.bindparam("task"))
-# Where the caller says nothing of it, a task's own state stands, or turns round.
+# A state that nobody gave is NULL: the task's own stands for it, or is turned round.
 STATE: sa.ColumnElement[bool] = sa.func.coalesce(
     sa.bindparam("completed"), tasks.c.is_completed
 )

@@ -82,7 +82,7 @@ Title = Annotated[
 class TaskCreate(SQLModel):
     """The body that makes a task."""
 
-    title: Title
+    title: Title = Field(schema_extra={"examples": ["Buy milk"]})
 
 
 class TaskUpdate(TaskCreate):
