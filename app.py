@@ -75,7 +75,8 @@ log = logging.getLogger("uvicorn.error")
 # --- Settings ---------------------------------------------------------------------
 
 if __name__ == "__main__" and not os.environ.get("JWT_JWKS_URL"):
-    # The demo signs its own tokens, and its workers inherit the secret.
+    # `python app.py` is the demo, at the end of this file. It signs its own tokens, and
+    # the servers that it starts, which import this file as `app`, inherit the secret.
     os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
 
 DATABASE_URL = os.environ.get("DATABASE_URL") or "sqlite:///tasks.db"
@@ -109,7 +110,7 @@ except ValueError:
 # --- Database ---------------------------------------------------------------------
 
 # A new connection has 5 s an address, a silent network 6 s, SQLite's lock 30 s; what
-# DATABASE_URL says itself goes first.
+# DATABASE_URL says itself wins.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 PARAMETERS = {
     "sqlite": {"timeout": "30"},
@@ -144,7 +145,7 @@ if SQLITE and (
     refuse("DATABASE_URL must name a file, as in sqlite:///tasks.db.")
 
 dialect: Any = engine.dialect
-ask_server = dialect.do_ping
+ask_server = dialect.do_ping  # what `pool_pre_ping` calls; `ping` takes its place below
 
 
 def ping(connection: Any) -> bool:
@@ -187,7 +188,7 @@ def first_line(error: exc.DBAPIError) -> str:
 # This and the other dependencies are async, although they wait for nothing, because
 # FastAPI sends a `def` through a thread pool, which costs more than all they do.
 async def get_session() -> Session:
-    """Return a session. It connects when it is used, and gives that back after `with`."""
+    """Return a session. It connects when it is used, until its `with` ends."""
     return Session(engine)
 
 
@@ -208,7 +209,7 @@ REASONS: dict[type[Exception], str] = {
     jwt.MissingRequiredClaimError: "lacks a required claim",
 }
 
-# What PyJWT raises where an address answers something else, or nothing.
+# What PyJWT raises where an address answers nothing, no JSON, or JSON of another shape.
 FAILURES = (jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RuntimeError)
 
 
@@ -348,7 +349,10 @@ def problem(
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the description of the errors that an operation can answer."""
+    """Return the description of the errors that an operation can answer.
+
+    FastAPI takes them for `application/json`, which is put right below.
+    """
     examples = {status: json.loads(bytes(problem(status).body)) for status in statuses}
     return {
         status: {
@@ -390,7 +394,7 @@ async def on_database_error(_: Request, error: exc.DBAPIError) -> Response:
 def guard(app: ASGIApp) -> ASGIApp:
     """Wrap an application: a body ends at MAX_BODY bytes, and a defect is a 500.
 
-    Starlette answers both in plain text, and where CORS can't let a page read it.
+    Starlette answers both in plain text, and outside of `CORS`: no page could read it.
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -436,15 +440,9 @@ class CORS(CORSMiddleware):
 tasks = SQLModel.metadata.tables["tasks"]
 OWNED = tasks.c.user_id == sa.bindparam("owner")
 THE_TASK = sa.and_(OWNED, tasks.c.id == sa.bindparam("task"))
-# A state that nobody gave is NULL: the task's own stands for it, or is turned round.
-STATE: sa.ColumnElement[bool] = sa.func.coalesce(
-    sa.bindparam("completed"), tasks.c.is_completed
-)
-TOGGLED: sa.ColumnElement[bool] = sa.func.coalesce(
-    sa.bindparam("completed"), ~tasks.c.is_completed
-)
-
-MATCHING = sa.and_(OWNED, tasks.c.is_completed == STATE)
+GIVEN = sa.bindparam("completed", type_=sa.Boolean)
+# NULL, where nobody gave a state, filters nothing. PostgreSQL then plans without it.
+MATCHING = sa.and_(OWNED, sa.or_(GIVEN.is_(None), tasks.c.is_completed == GIVEN))
 counted = (
     select(sa.func.count().label("total"))
     .select_from(tasks)
@@ -468,7 +466,11 @@ DELETE = sa.delete(tasks).where(THE_TASK).returning(*tasks.c)
 
 
 def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
-    """Return the statement that sets a task's state, and what else it is given."""
+    """Return the statement that changes a task's state to that.
+
+    Like an INSERT, it also sets every column that is named by a parameter when it is
+    executed: this is SQLAlchemy's way, and why a new field needs nothing here.
+    """
     since = sa.func.coalesce(tasks.c.completed_at, sa.bindparam("now"))
     return (
         sa.update(tasks)
@@ -480,8 +482,9 @@ def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
     )
 
 
-UPDATE = change(STATE)
-COMPLETE = change(TOGGLED)
+# Where nobody gave a state, one keeps the task's own and the other turns it round.
+UPDATE = change(sa.func.coalesce(GIVEN, tasks.c.is_completed))
+COMPLETE = change(sa.func.coalesce(GIVEN, ~tasks.c.is_completed))
 
 
 def execute(
@@ -583,7 +586,7 @@ def update_task(
     user: UserDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Change a task's title and, where it is given, whether the task is completed."""
-    values = body.model_dump()
+    values = body.model_dump()  # leaves out what is MISSING
     values |= {"completed": values.pop("is_completed", None), "now": now()}
     return one(session, UPDATE, owner=user, task=task_id, **values)
 
@@ -674,7 +677,7 @@ def demo() -> None:
 
 if __name__ == "__main__":
     demo()
-else:
+else:  # imported by a server
     try:
         create_tables()
     except exc.DBAPIError as error:

@@ -2,7 +2,7 @@
 
 The auth system owns the users; a row in `users` only says that somebody has had a task
 here. The owner is part of a task's identity, so no query can find a task without naming
-its owner. Times are UTC, with their zone.
+its owner. Times are UTC, with their zone: SQLModel stores each `datetime` so.
 """
 
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ class User(SQLModel, table=True):
 
 
 class TaskBase(SQLModel):
-    """What a task is."""
+    """What is known of every task that is stored."""
 
     id: UUID
     user_id: UUID
@@ -48,7 +48,7 @@ class TaskBase(SQLModel):
 
 
 class Task(TaskBase, table=True):
-    """A task as it is stored."""
+    """A task as it is stored, with its keys and defaults."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -63,11 +63,12 @@ class Task(TaskBase, table=True):
 
 
 NEWEST_FIRST = (col(Task.created_at).desc(), col(Task.id).desc())
+# An index belongs to the table of its columns.
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # 1 to 200 characters without the white space around them. No NUL: PostgreSQL can't store
-# it. Not only what JavaScript or Python, unlike Unicode, call white space: whoever checks
-# the pattern comes to the same result.
+# it. At least one character that JavaScript, Python and Unicode all take for no white
+# space, so that the pattern means the same to whoever checks it.
 Title = Annotated[
     str,
     StringConstraints(
