@@ -134,7 +134,7 @@ try:
         url,
         isolation_level="AUTOCOMMIT",  # BEGIN, COMMIT and ROLLBACK are round trips, too
         pool_size=POOL_SIZE,
-        max_overflow=20,
+        max_overflow=20,  # in reserve: the endpoints need POOL_SIZE (see `threads`)
         pool_pre_ping=not SQLITE,
     )
 except (exc.ArgumentError, KeyError, TypeError, ValueError):
@@ -399,8 +399,7 @@ def guard(app: ASGIApp) -> ASGIApp:
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
+            return await app(scope, receive, send)
         size = 0
 
         async def receive_limited() -> Message:
