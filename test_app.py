@@ -1380,8 +1380,8 @@ class Issuer:
     def key_set(self) -> bytes:
         keys = []
         for key_id, (algorithm, private) in self.private.items():
-            encoder = jwt.get_algorithm_by_name(algorithm)
-            public = json.loads(encoder.to_jwk(private.public_key()))  # type: ignore[attr-defined]
+            encoder: Any = jwt.get_algorithm_by_name(algorithm)
+            public = json.loads(encoder.to_jwk(private.public_key()))
             keys.append(public | {"kid": key_id, "alg": algorithm, "use": "sig"})
         return json.dumps({"keys": keys}).encode()
 
