@@ -1108,22 +1108,16 @@ def test_a_worker_that_cannot_start_is_not_started_again(
     assert 1 <= server.log.count("Can't start: ") <= 2
 
 
-def an_empty_database(stack: list[str]) -> str:
+@pytest.fixture
+def empty_database() -> Iterator[str]:
     """Return the URL of a database that has no tables yet."""
     name = f"empty_{uuid4().hex}"
     if not POSTGRES:
-        return f"sqlite:///{FOLDER.name}/{name}.db"
+        yield f"sqlite:///{FOLDER.name}/{name}.db"
+        return
     on_postgres(f"CREATE SCHEMA {name}")
-    stack.append(name)
-    return DATABASE_URL.replace(SCHEMA, name)
-
-
-@pytest.fixture
-def empty_database() -> Iterator[str]:
-    schemas: list[str] = []
-    yield an_empty_database(schemas)
-    for name in schemas:
-        on_postgres(f"DROP SCHEMA {name} CASCADE")
+    yield DATABASE_URL.replace(SCHEMA, name)
+    on_postgres(f"DROP SCHEMA {name} CASCADE")
 
 
 def test_four_workers_start_at_once_on_an_empty_database_and_share_it(
@@ -1234,17 +1228,33 @@ def test_the_demo_is_refused_where_it_cannot_sign() -> None:
 
 if POSTGRES:
 
+    def close_all_connections() -> None:
+        """Return when the server has closed every connection of the application."""
+        on_postgres(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
     def test_a_connection_that_the_server_closed_meets_no_request(
         alice: Person,
     ) -> None:
         alice.task()
         for _ in range(3):
-            on_postgres(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
+            close_all_connections()
             answers = [alice("GET").status_code for _ in range(5)]
             assert answers == [200] * 5
+
+    def test_a_read_that_meets_a_closed_connection_is_repeated_and_a_write_is_not(
+        alice: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        api.engine.dispose()  # from here on there is one connection
+        task = alice.task()
+        monkeypatch.setattr(api.dialect, "do_ping", lambda _: True)  # it came too late
+        close_all_connections()
+        assert alice.sees(task) == task
+        close_all_connections()
+        assert_problem(alice("PATCH", f"/{task['id']}/complete"), 503)
+        assert alice.sees(task) == task
 
     class Link:
         """A TCP link to the test server that can be cut."""
@@ -1294,10 +1304,8 @@ if POSTGRES:
         visit: Callable[[Server], Person],
     ) -> None:
         link = Link()
-        host = psycopg2.extensions.parse_dsn(POSTGRES)["host"]
         url = make_url(DATABASE_URL).set(host="127.0.0.1", port=link.port)
         server = serve(DATABASE_URL=url.render_as_string(hide_password=False))
-        assert host
         alice = visit(server)
         task = alice.task()
         link.cut()
