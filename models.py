@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from pydantic import MISSING, StrictBool, StringConstraints
 from pydantic.config import JsonDict
-from sqlmodel import CheckConstraint, Field, Index, PrimaryKeyConstraint, SQLModel, col
+from sqlmodel import CheckConstraint, Field, Index, PrimaryKeyConstraint, SQLModel
 
 # A later migration can only change a constraint that has a name.
 SQLModel.metadata.naming_convention = {
@@ -62,9 +62,10 @@ class Task(TaskBase, table=True):
     is_completed: bool = False
 
 
-NEWEST_FIRST = (col(Task.created_at).desc(), col(Task.id).desc())
+tasks = SQLModel.metadata.tables["tasks"]
+NEWEST_FIRST = (tasks.c.created_at.desc(), tasks.c.id.desc())
 # An index belongs to the table of its columns.
-Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
+Index("ix_tasks_user_id_created_at_id", tasks.c.user_id, *NEWEST_FIRST)
 
 # 1 to 200 characters without the white space around them. No NUL: PostgreSQL can't store
 # it. At least one character that JavaScript, Python and Unicode all take for no white

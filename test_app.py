@@ -8,6 +8,7 @@ What DATABASE_URL names is never touched. A promise about processes is tested on
 uvicorn. Alice and Bob are two users of one auth system.
 """
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -38,6 +39,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fastapi.testclient import TestClient
 from sqlalchemy import event, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -556,7 +558,7 @@ def test_an_update_can_complete_a_task_and_take_that_back(alice: Person) -> None
     assert alice.sees(task) == undone
 
 
-BAD_STATES = [None, 0, 1, "yes", "true", [], {}]
+BAD_STATES: list[object] = [None, 0, 1, "yes", "true", [], {}]
 
 
 @pytest.mark.parametrize("state", BAD_STATES)
@@ -885,7 +887,7 @@ def test_the_database_itself_refuses_a_broken_task(alice: Person, change: str) -
 
 def test_a_deleted_user_takes_their_tasks_along(alice: Person, bob: Person) -> None:
     gone, kept = alice.task(), bob.task()
-    users = models.SQLModel.metadata.tables["users"]
+    users = SQLModel.metadata.tables["users"]
     with api.engine.connect() as connection:
         deleted = users.delete().where(users.c.id == UUID(alice.id))
         connection.execute(deleted)
@@ -899,7 +901,7 @@ def test_two_users_can_have_a_task_of_one_id(alice: Person, bob: Person) -> None
     values = task | {"id": UUID(task["id"]), "user_id": UUID(bob.id), "title": "Bob's"}
     times = {"created_at": models.now(), "updated_at": models.now()}
     with api.engine.connect() as connection:
-        connection.execute(api.tasks.insert(), values | times)
+        connection.execute(models.tasks.insert(), values | times)
     assert alice("DELETE", f"/{task['id']}").status_code == 204
     assert bob.sees(task)["title"] == "Bob's"
 
@@ -949,7 +951,7 @@ def test_the_list_is_read_from_its_index_in_order(alice: Person) -> None:
 class Server:
     """A real uvicorn; `log` is what it said so far, `url` where it serves."""
 
-    def __init__(self, *command: str, cwd: Path = HERE, **settings: str) -> None:
+    def __init__(self, *command: str, cwd: str | Path = HERE, **settings: str) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **settings}
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -1476,7 +1478,7 @@ def test_a_token_that_fits_no_published_key_is_refused(
         issuer.publish(algorithm, algorithm)
     pem = issuer.private["RS256"][1].public_key()
     public = jwt.algorithms.RSAAlgorithm.to_jwk(pem)
-    forged = [
+    forged: list[str | bytes] = [
         issuer.token("RS256", {"kid": "ES256"}),
         issuer.token("ES256", {"kid": "EdDSA"}),
         issuer.token("EdDSA", {"kid": "first"}),
@@ -1612,13 +1614,13 @@ def test_a_slow_issuer_is_given_up(
     issuer: Issuer, ask: KeySetClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timeouts: list[float] = []
-    wait_for = api.asyncio.wait_for
+    wait_for = asyncio.wait_for
 
     def impatient(awaitable: Any, timeout: float) -> Any:
         timeouts.append(timeout)
         return wait_for(awaitable, 0.01)
 
-    monkeypatch.setattr(api.asyncio, "wait_for", impatient)
+    monkeypatch.setattr(asyncio, "wait_for", impatient)
     issuer.may_answer.clear()
     assert_problem(ask(issuer.token("first")), 503)
     assert timeouts == [5]
