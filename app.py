@@ -1,7 +1,7 @@
 """The Task API: the tasks of many users, each known by a JWT of the auth system.
 
-A request meets the sections of this file in their order: its token says who asks, the
-path must be theirs, errors have one form, and one SQL statement does all the work.
+After the settings and the database, the sections follow a request: its token says who
+asks, the path must be theirs, errors have one form, and one SQL statement does the work.
 
     round trip  a question to the database and its answer: 20 to 250 ms over an ocean
     claims      what a token says; its subject (`sub`) is the user's id (RFC 7519)
@@ -45,7 +45,7 @@ from sqlmodel import Session, SQLModel, select
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from models import (
@@ -62,7 +62,7 @@ from models import (
     tasks,
 )
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger("uvicorn.error")  # uvicorn's own, for all that it has to say
 
 # --- Settings ---------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ try:
     engine = sa.create_engine(
         url,
         isolation_level="AUTOCOMMIT",  # BEGIN, COMMIT and ROLLBACK are round trips, too
-        skip_autocommit_rollback=True,  # one that does nothing still costs (see `Poll`)
+        skip_autocommit_rollback=True,  # even where it sends nothing, it costs 10 %
         pool_size=POOL_SIZE,
         max_overflow=20,  # in reserve: the endpoints need POOL_SIZE (see `threads`)
         pool_pre_ping=not SQLITE,
@@ -139,8 +139,8 @@ if SQLITE and (
 
 dialect: Any = engine.dialect
 ask_server = dialect.do_ping  # what `pool_pre_ping` calls; `ping` takes its place below
-# At each call into the system another thread may go first: this is one, where the default
-# on Linux, epoll, is four. It and the ROLLBACKs are a fifth of a request. Windows has none.
+# One call into the system, where epoll, the default on Linux, takes four, and at each of
+# them another thread may go first. Windows has no poll.
 Poll = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 
@@ -181,8 +181,8 @@ def first_line(error: exc.DBAPIError) -> str:
     return str(error.orig).partition("\n")[0]
 
 
-# This and the other dependencies are async, although they wait for nothing, because
-# FastAPI sends a `def` through a thread pool, which costs more than all they do.
+# `async`, although it waits for nothing: FastAPI sends a `def` through a thread pool,
+# which costs more than this does.
 async def get_session() -> Session:
     """Return a session. It connects when it is used, until its `with` ends."""
     return Session(engine)
@@ -307,7 +307,8 @@ UserDep = Annotated[UUID, Depends(BearerToken())]
 
 # --- Errors -----------------------------------------------------------------------
 
-MAX_BODY = 64 * 1024
+METHODS = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
+MAX_BODY = 64 * 1024  # bytes
 DETAILS = {
     400: "The request is not valid.",
     401: "A token of the auth system is needed: Authorization: Bearer <JWT>.",
@@ -329,7 +330,8 @@ def problem(
 ) -> JSONResponse:
     """Return an error in the one form; where nothing is said, DETAILS say it."""
     title = HTTPStatus(status).phrase
-    if status == 400 or detail in ("", title):  # the framework has nothing to say
+    # What the framework says is the title, or, of the input, nothing that helps.
+    if status in (400, 413) or detail in ("", title):
         detail = DETAILS.get(status, title)
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if status == 400:
@@ -341,7 +343,7 @@ def problem(
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the description of the errors that an operation can answer.
 
-    FastAPI takes them for `application/json`, which is put right below.
+    FastAPI takes them for `application/json`, which `correct` puts right.
     """
     examples = {status: json.loads(bytes(problem(status).body)) for status in statuses}
     return {
@@ -358,17 +360,20 @@ async def on_refusal(request: Request, error: HTTPException) -> Response:
     """Answer what the framework or this file refused."""
     headers = dict(error.headers or {})
     if error.status_code == 405:  # the framework names the methods of one route only
-        others = [r for r in router.routes if r.matches(request.scope)[0] != Match.NONE]
-        methods = {method for r in others for method in getattr(r, "methods", ())}
-        headers["Allow"] = ", ".join(sorted(methods)) or headers["Allow"]
+        scopes = {method: {**request.scope, "method": method} for method in METHODS}
+        routes = request.app.routes
+        found = {
+            m for m in METHODS for r in routes if r.matches(scopes[m])[0] == Match.FULL
+        }
+        headers["Allow"] = ", ".join(sorted(found))
     return problem(error.status_code, error.detail, headers)
 
 
 async def on_invalid_input(_: Request, error: RequestValidationError) -> Response:
     """Answer 400 with what is wrong and where, but without the input."""
     # A message's second half, after a comma, can quote the input.
-    wrong = [(e["loc"], e["msg"].partition(",")[0]) for e in error.errors()]
-    return problem(400, errors=[{"loc": loc, "msg": msg} for loc, msg in wrong])
+    wrong = [{"loc": e["loc"], "msg": e["msg"].split(",")[0]} for e in error.errors()]
+    return problem(400, errors=wrong)
 
 
 async def on_database_error(_: Request, error: exc.DBAPIError) -> Response:
@@ -382,29 +387,20 @@ async def on_database_error(_: Request, error: exc.DBAPIError) -> Response:
 
 
 def guard(app: ASGIApp) -> ASGIApp:
-    """Wrap an application: a body ends at MAX_BODY bytes, and a defect is a 500.
+    """Wrap an application: an announced body ends at MAX_BODY, and a defect is a 500.
 
-    Starlette answers both in plain text, and outside of `CORS`: no page could read it.
+    Starlette answers both in plain text, and the 500 outside of `CORS`, where no page can
+    read it.
     """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        size = 0
-
-        async def receive_limited() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise HTTPException(413)
-            return message
-
         try:
             if int(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
                 await problem(413)(scope, receive, send)
             else:
-                await app(scope, receive_limited, send)
+                await app(scope, receive, send)
         except Exception:
             log.exception("%s %r failed", scope["method"], scope["path"])
             await problem(500)(scope, receive, send)
@@ -457,7 +453,8 @@ def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
     """Return the statement that changes a task's state to that.
 
     Like an INSERT, it also sets every column that is named by a parameter when it is
-    executed: this is SQLAlchemy's way, and why a new field needs nothing here.
+    executed: this is SQLAlchemy's way, and why a new field needs nothing here, but can't
+    be named `owner`, `task`, `completed` or `now`, as the parameters are.
     """
     since = sa.func.coalesce(tasks.c.completed_at, sa.bindparam("now"))
     return (
@@ -523,6 +520,7 @@ router = APIRouter(
     prefix="/api/{user_id}/tasks",
     tags=["tasks"],
     route_class=OneTripRoute,
+    max_body_size=MAX_BODY,
     responses=problems(400, 401, 403, 413, 500, 503),
     generate_unique_id_function=lambda route: route.name,
 )
@@ -609,7 +607,7 @@ app = FastAPI(
         Middleware(
             CORS,
             allow_origins=[o.strip().rstrip("/") for o in CORS_ORIGINS.split(",")],
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_methods=METHODS,
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Allow", "Location", "Retry-After", "WWW-Authenticate"],
         ),

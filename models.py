@@ -1,8 +1,8 @@
 """The two tables, and what requests and answers carry.
 
 The auth system owns the users; a row in `users` only says that somebody has had a task
-here. The owner is part of a task's identity, so no query can find a task without naming
-its owner. Times are UTC, with their zone: SQLModel stores each `datetime` so.
+here. The owner is part of a task's key, so a look-up by the key names the owner. Times are
+UTC, with their zone: SQLModel stores each `datetime` so.
 """
 
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ from sqlmodel import CheckConstraint, Field, Index, PrimaryKeyConstraint, SQLMod
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
