@@ -37,7 +37,17 @@ import psycopg2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from fastapi.testclient import TestClient
-from sqlalchemy import event, inspect, make_url, text
+from sqlalchemy import (
+    Column,
+    Date,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
@@ -838,6 +848,18 @@ def test_the_document_describes_six_operations_and_all_their_answers(
     assert not [name for name in schemas if "Validation" in name]
 
 
+def test_the_examples_of_the_document_are_valid(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    title = schemas["TaskCreate"]["properties"]["title"]
+    assert models.TaskCreate(title=title["examples"][0])
+    assert (title["minLength"], title["maxLength"]) == (1, 200)
+    page = models.TaskPage.model_validate(schemas["TaskPage"]["example"])
+    assert page.data[0].is_completed and page.data[0].completed_at
+    assert page.meta == models.PageMeta(total=1, limit=50, offset=0)
+    task = models.TaskPublic.model_validate(schemas["TaskPublic"]["example"])
+    assert page.data == [task]
+
+
 def test_the_documentation_page_is_served(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
 
@@ -919,6 +941,14 @@ def test_every_constraint_and_index_has_its_name() -> None:
     assert foreign_key["name"] == "fk_tasks_user_id"
     (index,) = tables.get_indexes("tasks", schema)
     assert index["name"] == "ix_tasks_user_id_created_at_id"
+
+
+def test_an_indexed_and_a_unique_field_of_yours_have_names_too() -> None:
+    metadata = MetaData(naming_convention=SQLModel.metadata.naming_convention)
+    column = Column("due_date", Date, index=True)
+    table = Table("yours", metadata, column, UniqueConstraint("due_date"))
+    assert {index.name for index in table.indexes} == {"ix_yours_due_date"}
+    assert "uq_yours_due_date" in {rule.name for rule in table.constraints}
 
 
 def test_the_list_is_read_from_its_index_in_order(alice: Person) -> None:
