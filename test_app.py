@@ -285,6 +285,16 @@ def test_clocks_may_differ_by_30_seconds(client: TestClient, claim: str) -> None
     assert client.get(f"/api/{NOBODY}/tasks", headers=headers).status_code == 200
 
 
+def test_a_token_that_was_let_in_is_refused_once_it_expires(client: TestClient) -> None:
+    headers = {"Authorization": f"Bearer {token(sub=NOBODY, exp=time.time() - 28)}"}
+    answer = client.get(f"/api/{NOBODY}/tasks", headers=headers)
+    assert answer.status_code == 200
+    deadline = time.monotonic() + 10
+    while answer.status_code == 200 and time.monotonic() < deadline:
+        answer = client.get(f"/api/{NOBODY}/tasks", headers=headers)
+    assert assert_problem(answer, 401)["detail"] == "The token has expired."
+
+
 def unsigned(header: Any, claims: Any = None) -> bytes:
     """Return a token that nobody signed."""
     claims = {"sub": NOBODY, "exp": time.time() + 60} if claims is None else claims
