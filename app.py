@@ -257,7 +257,7 @@ key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
 # so that what it verified holds for the rest of one: worth a tenth of a request.
 @lru_cache(1000)
 def verify(token: str, key: Any, second: int) -> UUID:
-    """Return the token's subject; raises what makes it a 401. The second is this one."""
+    """Return the subject of a token; raises what makes it a 401. `second` is now."""
     claims = jwt.decode(
         token,
         key,

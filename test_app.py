@@ -101,6 +101,28 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
+@pytest.fixture
+def with_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Any]]:
+    """Return a function that loads the application with other settings."""
+    engines = []
+
+    def load(**settings: str) -> Any:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        spec = importlib.util.spec_from_file_location("app_again", HERE / "app.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        engines.append(module.engine)
+        return module
+
+    yield load
+    for engine in engines:
+        engine.dispose()
+
+
 # --- Alice and Bob ----------------------------------------------------------------
 
 
@@ -1066,7 +1088,6 @@ def visit() -> Iterator[Callable[[Server], Person]]:
         yield person
 
 
-LONG = "x" * 32
 REFUSALS: list[tuple[dict[str, str], str]] = [
     ({"JWT_SECRET": ""}, "JWT_SECRET"),
     ({"JWT_JWKS_URL": "http://localhost/keys"}, "JWT_JWKS_URL"),
@@ -1092,27 +1113,31 @@ REFUSALS: list[tuple[dict[str, str], str]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def refused() -> Iterator[list[Server]]:
-    """Return a server for each of the refusals, started all at once."""
-    command = ("-m", "uvicorn", "app:app", "--port", "0")
-    servers = [Server(*command, **settings) for settings, _ in REFUSALS]
-    yield servers
-    for server in servers:
-        server.stop(signal.SIGKILL)
-
-
-@pytest.mark.parametrize("number", range(len(REFUSALS)))
+@pytest.mark.parametrize(("settings", "named"), REFUSALS)
 def test_a_start_that_is_refused_says_in_one_line_what_to_set(
-    refused: list[Server], number: int
+    with_settings: Callable[..., Any],
+    capfd: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    named: str,
 ) -> None:
-    server, (_, named) = refused[number], REFUSALS[number]
-    assert server.process.wait(timeout=60) != 0
-    server.reader.join()
-    (line,) = server.log.splitlines()
+    with pytest.raises(SystemExit) as end:
+        with_settings(**settings)
+    assert end.value.code
+    (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("Can't start: ")
     assert named in line
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize(("settings", "named"), [REFUSALS[0], REFUSALS[-1]])
+def test_a_refused_start_ends_uvicorn_with_that_line(
+    serve: Callable[..., Server], settings: dict[str, str], named: str
+) -> None:
+    server = serve(**settings)
+    assert server.process.wait(timeout=60) != 0
+    server.reader.join()
+    (line,) = server.log.splitlines()
+    assert line.startswith("Can't start: ") and named in line
 
 
 def example_settings() -> dict[str, str]:
@@ -1452,28 +1477,6 @@ def issuer() -> Iterator[Issuer]:
     issuer.may_answer.set()
     issuer.server.shutdown()
     issuer.server.server_close()
-
-
-@pytest.fixture
-def with_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[..., Any]]:
-    """Return a function that loads the application with other settings."""
-    engines = []
-
-    def load(**settings: str) -> Any:
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        spec = importlib.util.spec_from_file_location("app_again", HERE / "app.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        engines.append(module.engine)
-        return module
-
-    yield load
-    for engine in engines:
-        engine.dispose()
 
 
 class Clock:
