@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from http import HTTPStatus
 from secrets import token_urlsafe
+from sqlite3 import OperationalError
 from time import monotonic, time
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -89,7 +90,7 @@ if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse("set either JWT_SECRET or JWT_JWKS_URL.")
 try:
     if JWT_JWKS_URL:
-        HttpUrl(JWT_JWKS_URL)
+        JWT_JWKS_URL = str(HttpUrl(JWT_JWKS_URL))
     elif len(JWT_SECRET) < 32:
         refuse("JWT_SECRET is too short: set at least 32 random bytes.")
     else:
@@ -101,11 +102,11 @@ except ValueError:
 
 # --- Database ---------------------------------------------------------------------
 
-# A new connection has 5 s an address, a silent network 6 s, SQLite's lock 30 s; what
+# A new connection has 5 s an address, a silent network 6 s, SQLite's lock 20 s; what
 # DATABASE_URL says itself wins.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 PARAMETERS = {
-    "sqlite": {"timeout": "30"},
+    "sqlite": {"timeout": "20"},
     "postgresql+psycopg2": {
         "connect_timeout": "5",
         "keepalives_idle": "3",
@@ -158,7 +159,10 @@ def ping(connection: Any) -> bool:
 def set_pragmas(connection: Any, _: object) -> None:
     """Make SQLite keep foreign keys, and readers go on beside a writer."""
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_mode = WAL")
+    # SQLite's timeout is not for this one: while others are busy with a new file, it
+    # stays as it is, and the next connection tries again.
+    with suppress(OperationalError):
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 if SQLITE:
@@ -176,7 +180,7 @@ def create_tables() -> None:
         connection.exec_driver_sql("COMMIT")
 
 
-def first_line(error: exc.DBAPIError) -> str:
+def first_line(error: exc.StatementError) -> str:
     """Return what the driver said first; SQL and parameters come later, if at all."""
     return str(error.orig).partition("\n")[0]
 
@@ -277,7 +281,7 @@ async def authenticate(token: str) -> UUID:
     try:
         key = await key_set.find(token) if key_set else JWT_SECRET
         return verify(token, key, int(time()))
-    except jwt.InvalidTokenError as error:
+    except jwt.PyJWTError as error:
         reason = REASONS.get(type(error), "is not a valid one of the auth system")
         challenge = f'error="invalid_token", error_description="The token {reason}."'
         headers = {"WWW-Authenticate": f"Bearer {challenge}"}
@@ -424,8 +428,9 @@ class CORS(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        errors = [{"loc": ["header"], "msg": "This is not allowed by CORS_ORIGINS"}]
-        return problem(400, headers={"Vary": "Origin"}, errors=errors)
+        del response.headers["content-length"], response.headers["content-type"]
+        errors = [{"loc": ["header"], "msg": bytes(response.body).decode()}]
+        return problem(400, headers=response.headers, errors=errors)
 
 
 # --- Tasks ------------------------------------------------------------------------
@@ -507,10 +512,11 @@ def one(session: Session, statement: Any, **values: object) -> TaskPublic:
 # As many as the pool keeps connections: none waits for one, and none opens an overflow
 # connection, which the pool would close after each use (30 threads: a third slower).
 threads = ThreadPoolExecutor(POOL_SIZE)
+PATIENCE = 25  # seconds, for a free thread and the database together
 
 
 class OneTripRoute(APIRoute):
-    """A route whose `def` endpoint makes one trip through a thread pool.
+    """A route whose `def` endpoint makes one trip through a thread pool, or is a 503.
 
     FastAPI makes two, the second to check what it returned, on slower threads: that is
     a fifth of a request.
@@ -520,7 +526,13 @@ class OneTripRoute(APIRoute):
         @wraps(endpoint)
         async def call(**values: object) -> object:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(threads, lambda: endpoint(**values))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    work = partial(endpoint, **values)
+                    return await loop.run_in_executor(threads, work)
+            except TimeoutError as error:
+                log.warning("The database has not answered for %s s", PATIENCE)
+                raise HTTPException(503) from error
 
         super().__init__(path, call, **options)
 
@@ -680,7 +692,7 @@ if __name__ == "__main__":
 else:  # imported by a server
     try:
         create_tables()
-    except exc.DBAPIError as error:
+    except exc.StatementError as error:
         refuse(f"DATABASE_URL can't be used: {first_line(error)}")
-    except ValueError:
-        refuse("DATABASE_URL has characters that the database's driver can't send.")
+    except (TypeError, ValueError):
+        refuse("DATABASE_URL has something that the database's driver can't use.")
