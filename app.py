@@ -42,7 +42,7 @@ from fastapi.security.base import SecurityBase
 from jwt.exceptions import InvalidSubjectError
 from pydantic import HttpUrl
 from sqlalchemy import exc
-from sqlmodel import Session, SQLModel, select
+from sqlmodel import Session, SQLModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -87,7 +87,7 @@ def refuse(reason: str) -> NoReturn:
 
 
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
-    refuse("set either JWT_SECRET or JWT_JWKS_URL.")
+    refuse("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
 try:
     if JWT_JWKS_URL:
         JWT_JWKS_URL = str(HttpUrl(JWT_JWKS_URL))
@@ -140,8 +140,8 @@ if SQLITE and (
 
 dialect: Any = engine.dialect
 ask_server = dialect.do_ping  # what `pool_pre_ping` calls; `ping` takes its place below
-# One call into the system, where epoll, the default on Linux, takes four, and at each of
-# them another thread may go first. Windows has no poll.
+# For `ping`: one call into the system, where epoll, the default on Linux, takes four, and
+# at each of them another thread may go first. Windows has no poll.
 Poll = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 
@@ -219,7 +219,7 @@ class KeySet:
     """
 
     look_up: asyncio.Task[None]
-    looked_up = float("-inf")
+    looked_up_at = float("-inf")
     reachable = False
 
     def __init__(self, url: str) -> None:
@@ -227,14 +227,14 @@ class KeySet:
         self.keys: dict[str | None, jwt.PyJWK] = {}
 
     async def find(self, token: str) -> jwt.PyJWK:
-        """Return the key that a token names; refuses with 401, or 503 without a set."""
+        """Return the key that a token names; raises what makes it a 401, or a 503."""
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
         key_id = unverified["header"].get("kid")
         if key_id is None:
             raise jwt.InvalidTokenError
         known = key_id in self.keys
-        if monotonic() - self.looked_up > (300 if known else 10):
-            self.looked_up = monotonic()
+        if monotonic() - self.looked_up_at > (300 if known else 10):
+            self.looked_up_at = monotonic()
             self.look_up = asyncio.create_task(self.fetch())
         if not known:
             await self.look_up
@@ -291,8 +291,8 @@ async def authenticate(token: str) -> UUID:
 class BearerToken(SecurityBase):
     """The one way in: the path's user, by a JWT in `Authorization` (RFC 6750).
 
-    One dependency does what `HTTPBearer` and two functions would: each that FastAPI
-    calls costs 5 % of a request.
+    One dependency does what `fastapi.security.HTTPBearer` and two functions would: each
+    that FastAPI calls costs 5 % of a request.
     """
 
     model = HTTPBearer(bearerFormat="JWT")
@@ -303,7 +303,7 @@ class BearerToken(SecurityBase):
         request: Request,
         user_id: Annotated[str, Path(json_schema_extra={"format": "uuid"})],
     ) -> UUID:
-        """Return the user; refuses with 401, with 403 a path of another user."""
+        """Return the user; refuses with 401, with 403 another's path, with 400 no UUID."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise HTTPException(401)
@@ -442,13 +442,13 @@ GIVEN = sa.bindparam("completed", type_=sa.Boolean)
 # NULL, where nobody gave a state, filters nothing. PostgreSQL then plans without it.
 MATCHING = sa.and_(OWNED, sa.or_(GIVEN.is_(None), tasks.c.is_completed == GIVEN))
 counted = (
-    select(sa.func.count().label("total"))
+    sa.select(sa.func.count().label("of_all_pages"))
     .select_from(tasks)
     .where(MATCHING)
     .subquery("counted")
 )
 page = (
-    select(*tasks.c)
+    sa.select(tasks)
     .where(MATCHING)
     .order_by(*NEWEST_FIRST)
     .limit(sa.bindparam("limit"))
@@ -456,15 +456,15 @@ page = (
     .subquery("page")
 )
 # The count is one row, also beside an empty page; the join to it keeps the page's order.
-LIST = select(counted.c.total, *page.c).select_from(counted.outerjoin(page, sa.true()))
-GET = select(*tasks.c).where(THE_TASK)
+LIST = sa.select(counted, page).select_from(counted.outerjoin(page, sa.true()))
+GET = sa.select(tasks).where(THE_TASK)
 CREATE_USER = sa.insert(User)
-CREATE = sa.insert(tasks).returning(*tasks.c)
-DELETE = sa.delete(tasks).where(THE_TASK).returning(*tasks.c)
+CREATE = sa.insert(tasks).returning(tasks)
+DELETE = sa.delete(tasks).where(THE_TASK).returning(tasks)
 
 
 def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
-    """Return the statement that changes a task's state to that.
+    """Return the statement that changes a task's state to `completed`.
 
     Like an INSERT, it also sets every column that is named by a parameter when it is
     executed: this is SQLAlchemy's way, and why a new field needs nothing here, but can't
@@ -477,7 +477,7 @@ def change(completed: sa.ColumnElement[bool]) -> sa.UpdateBase:
         .values(is_completed=completed)
         .values(completed_at=sa.case((completed, since)))
         .values(updated_at=sa.bindparam("now"))
-        .returning(*tasks.c)
+        .returning(tasks)
     )
 
 
@@ -487,7 +487,7 @@ COMPLETE = change(sa.func.coalesce(GIVEN, ~tasks.c.is_completed))
 
 
 def execute(
-    session: Session, statement: Any, **values: object
+    session: Session, statement: Any, /, **values: object
 ) -> Sequence[sa.Row[Any]]:
     """Execute a statement and return its rows: in AUTOCOMMIT, one round trip."""
     try:
@@ -502,7 +502,7 @@ def execute(
     return rows
 
 
-def one(session: Session, statement: Any, **values: object) -> TaskPublic:
+def one(session: Session, statement: Any, /, **values: object) -> TaskPublic:
     """Execute a statement and return its task; refuses with 404 where there is none."""
     for row in execute(session, statement, **values):
         return TaskPublic.model_validate(row)
@@ -515,7 +515,7 @@ threads = ThreadPoolExecutor(POOL_SIZE)
 PATIENCE = 25  # seconds, for a free thread and the database together
 
 
-class OneTripRoute(APIRoute):
+class OneThreadRoute(APIRoute):
     """A route whose `def` endpoint makes one trip through a thread pool, or is a 503.
 
     FastAPI makes two, the second to check what it returned, on slower threads: that is
@@ -540,7 +540,7 @@ class OneTripRoute(APIRoute):
 router = APIRouter(
     prefix="/api/{user_id}/tasks",
     tags=["tasks"],
-    route_class=OneTripRoute,
+    route_class=OneThreadRoute,
     max_body_size=MAX_BODY,
     responses=problems(400, 401, 403, 413, 500, 503),
     generate_unique_id_function=lambda route: route.name,
@@ -560,7 +560,7 @@ def list_tasks(
         session, LIST, owner=user, completed=is_completed, limit=limit, offset=offset
     )
     data = [row for row in rows if row.id]  # beside an empty page the total is alone
-    meta = {"total": rows[0].total, "limit": limit, "offset": offset}
+    meta = {"total": rows[0].of_all_pages, "limit": limit, "offset": offset}
     return TaskPage.model_validate({"data": data, "meta": meta})
 
 
@@ -648,13 +648,11 @@ def correct(document: dict[str, Any]) -> None:
     """Take FastAPI's 422, a 400 here, out of the document, and name errors' type."""
     for path in document["paths"].values():
         for operation in path.values():
-            del operation["responses"]["422"]
+            operation["responses"].pop("422", None)
             for status, response in operation["responses"].items():
                 if status >= "400":
-                    content = response["content"]
-                    content["application/problem+json"] = content.pop(
-                        "application/json"
-                    )
+                    types = response["content"]
+                    types["application/problem+json"] = types.pop("application/json")
     for unused in ("HTTPValidationError", "ValidationError"):
         del document["components"]["schemas"][unused]
 

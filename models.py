@@ -2,7 +2,7 @@
 
 The auth system owns the users; a row in `users` only says that somebody has had a task
 here. The owner is part of a task's key, so a look-up by the key names the owner. Times are
-UTC, with their zone: SQLModel stores each `datetime` so.
+UTC and are read with their zone, also from SQLite, which keeps none: SQLModel's doing.
 """
 
 from datetime import UTC, datetime

