@@ -23,6 +23,7 @@ from datetime import timedelta
 from functools import lru_cache, partial, wraps
 from http import HTTPStatus
 from secrets import token_urlsafe
+from socket import SHUT_RDWR, socket
 from sqlite3 import OperationalError
 from time import monotonic, time
 from typing import Annotated, Any, NoReturn
@@ -197,6 +198,7 @@ SessionDep = Annotated[Session, Depends(get_session)]
 # --- Who is asking ----------------------------------------------------------------
 
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
+MAX_TOKEN = 16 * 1024  # characters
 UUID_FORM = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "has expired",
@@ -279,6 +281,8 @@ def verify(token: str, key: Any, second: int) -> UUID:
 async def authenticate(token: str) -> UUID:
     """Return who has the token; refuses with 401, or 503 without a key set."""
     try:
+        if len(token) > MAX_TOKEN:  # to read one of megabytes takes seconds
+            raise jwt.InvalidTokenError
         key = await key_set.find(token) if key_set else JWT_SECRET
         return verify(token, key, int(time()))
     except jwt.PyJWTError as error:
@@ -410,7 +414,8 @@ def guard(app: ASGIApp) -> ASGIApp:
         if scope["type"] != "http":
             return await app(scope, receive, send)
         try:
-            if int(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
+            # A float, since an int refuses more than 4,300 digits, zeros or not.
+            if float(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
                 await problem(413)(scope, receive, send)
             else:
                 await app(scope, receive, send)
@@ -515,6 +520,15 @@ threads = ThreadPoolExecutor(POOL_SIZE)
 PATIENCE = 25  # seconds, for a free thread and the database together
 
 
+def hang_up(session: Session) -> None:
+    """End a thread's wait on a connection that lives, but never answers."""
+    if session.in_transaction() and not SQLITE:  # whose wait ends by itself
+        driver: Any = session.connection().connection.dbapi_connection
+        session.bind = None  # nothing is repeated: nobody waits for it
+        with socket(fileno=os.dup(driver.fileno())) as line:
+            line.shutdown(SHUT_RDWR)
+
+
 class OneThreadRoute(APIRoute):
     """A route whose `def` endpoint makes one trip through a thread pool, or is a 503.
 
@@ -524,7 +538,7 @@ class OneThreadRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         @wraps(endpoint)
-        async def call(**values: object) -> object:
+        async def call(**values: Any) -> object:
             loop = asyncio.get_running_loop()
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -532,6 +546,9 @@ class OneThreadRoute(APIRoute):
                     return await loop.run_in_executor(threads, work)
             except TimeoutError as error:
                 log.warning("The database has not answered for %s s", PATIENCE)
+                # Not at once: where a lock is what it waits for, each connection that
+                # is hung up leaves one behind that waits on in the server.
+                loop.call_later(2 * PATIENCE, hang_up, values["session"])
                 raise HTTPException(503) from error
 
         super().__init__(path, call, **options)

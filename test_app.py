@@ -51,7 +51,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import SQLModel
+from sqlmodel import Session, SQLModel
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -293,6 +293,7 @@ GOOD_CLAIMS: list[dict[str, Any]] = [
     {"exp": time.time() + 3600, "nbf": time.time(), "iat": time.time()},
     {"iss": "https://any.example", "aud": ["any", "audience"]},
     {"sub": NOBODY.upper()},
+    {"roles": ["x" * 10_000]},
 ]
 
 
@@ -345,6 +346,7 @@ BAD_TOKENS = [
     GOOD + b" " + GOOD,
     jwt.encode({"sub": NOBODY, "exp": time.time() + 60}, SECRET[::-1]).encode(),
     jwt.encode({"sub": NOBODY, "exp": time.time() + 60}, SECRET * 2, "HS512").encode(),
+    token(sub=NOBODY, pad="x" * 13_000).encode(),
     unsigned({"alg": "none"}),
     unsigned({"alg": "HS256"}),
     unsigned({"alg": "RS256"}),
@@ -1264,15 +1266,17 @@ def test_a_request_in_flight_is_answered_before_the_process_ends(
     assert "Traceback" not in server.log
 
 
+@pytest.mark.parametrize("zeros", ["", "0" * 5000])
 def test_an_announced_body_that_is_too_large_is_refused_before_it_comes(
-    serve: Callable[..., Server], visit: Callable[[Server], Person]
+    serve: Callable[..., Server], visit: Callable[[Server], Person], zeros: str
 ) -> None:
     server = serve()
     alice = visit(server)
     address = make_url(server.url)
     with socket.create_connection((address.host, address.port), timeout=60) as line:
-        request = f"POST {alice.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n"
-        line.sendall(f"{request}Authorization: Bearer {alice.token}\r\n\r\n".encode())
+        request = f"POST {alice.path} HTTP/1.1\r\nAuthorization: Bearer {alice.token}"
+        length = f"Content-Length: {zeros}65537"
+        line.sendall(f"{request}\r\nHost: x\r\n{length}\r\n\r\n".encode())
         assert line.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
@@ -1345,6 +1349,16 @@ def test_who_waits_too_long_gets_a_503(
     assert alice.tasks()["data"] == [task]
 
 
+def test_nobody_is_hung_up_on_who_does_not_wait_for_a_server() -> None:
+    with Session(api.engine) as session:
+        api.hang_up(session)
+        assert not session.in_transaction()
+        if not POSTGRES:  # SQLite's wait ends by itself
+            session.connection()
+            api.hang_up(session)
+            assert session.bind
+
+
 if POSTGRES:
 
     def close_all_connections() -> None:
@@ -1392,13 +1406,17 @@ if POSTGRES:
         server.wait_for("Uvicorn running on")
 
     class Link:
-        """A TCP link to the test server that can be cut."""
+        """A TCP link to the test server that can be cut, or swallow what is asked."""
 
         def __init__(self) -> None:
             self.listener = socket.create_server(("127.0.0.1", 0))
-            self.port = self.listener.getsockname()[1]
+            port = self.listener.getsockname()[1]
+            url = make_url(DATABASE_URL).set(host="127.0.0.1", port=port)
+            self.url = url.render_as_string(hide_password=False)
             self.sockets: list[socket.socket] = []
             self.open = True
+            self.swallows = False
+            self.questions = 0
             threading.Thread(target=self.accept, daemon=True).start()
 
         def accept(self) -> None:
@@ -1412,16 +1430,17 @@ if POSTGRES:
                     (parsed["host"], int(parsed.get("port", 5432)))
                 )
                 self.sockets += [client, server]
-                for source, target in [(client, server), (server, client)]:
-                    pump = threading.Thread(
-                        target=self.pump, args=(source, target), daemon=True
-                    )
-                    pump.start()
+                for ends in [(client, server, True), (server, client, False)]:
+                    threading.Thread(target=self.pump, args=ends, daemon=True).start()
 
-        def pump(self, source: socket.socket, target: socket.socket) -> None:
+        def pump(
+            self, source: socket.socket, target: socket.socket, asks: bool
+        ) -> None:
             try:
                 while data := source.recv(65536):
-                    target.sendall(data)
+                    self.questions += asks
+                    if not (asks and self.swallows):
+                        target.sendall(data)
             except OSError:
                 pass
             target.close()
@@ -1434,13 +1453,64 @@ if POSTGRES:
                 except OSError:
                     pass
 
+    @pytest.fixture
+    def link() -> Iterator[Link]:
+        link = Link()
+        yield link
+        link.cut()
+
+    def test_every_request_is_one_round_trip(
+        with_settings: Callable[..., Any], link: Link
+    ) -> None:
+        with TestClient(with_settings(DATABASE_URL=link.url).app) as client:
+            Person(client).tasks()  # connects
+            alice = Person(client)
+
+            def asked(method: str, path: str = "", **options: Any) -> int:
+                before = link.questions
+                assert alice(method, path, **options).status_code < 500
+                return link.questions - before
+
+            assert asked("POST", json={"title": "x"}) == 3  # a user's first task
+            task = alice.task()
+            for method, path, body in ROUTES:
+                assert asked(method, path.format(task=task["id"]), json=body) == 1
+
+    def test_a_server_that_lives_but_never_answers_gets_a_new_connection(
+        with_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, link: Link
+    ) -> None:
+        module = with_settings(DATABASE_URL=link.url)
+        monkeypatch.setattr(module, "threads", ThreadPoolExecutor(1))
+        with TestClient(module.app) as client:
+            alice = Person(client)
+            task = alice.task()
+            asked = link.questions
+            link.swallows = True
+            monkeypatch.setattr(module, "PATIENCE", 0.05)
+            assert_problem(alice("GET"), 503)
+            module.threads.submit(int).result(timeout=60)  # the thread is free again
+            assert link.questions == asked + 1
+            link.swallows = False
+            monkeypatch.setattr(module, "PATIENCE", 25)
+            assert alice.tasks()["data"] == [task]
+
+    def test_a_silent_network_is_noticed() -> None:
+        with api.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+        given = driver.info.dsn_parameters
+        assert int(given["connect_timeout"]) <= 10
+        idle, interval, count = (
+            int(given[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
+        )
+        assert idle + interval * count <= 10
+        assert int(given["tcp_user_timeout"]) <= 10_000
+
     def test_a_lost_database_is_a_503_until_it_is_back(
         serve: Callable[..., Server],
         visit: Callable[[Server], Person],
+        link: Link,
     ) -> None:
-        link = Link()
-        url = make_url(DATABASE_URL).set(host="127.0.0.1", port=link.port)
-        server = serve(DATABASE_URL=url.render_as_string(hide_password=False))
+        server = serve(DATABASE_URL=link.url)
         alice = visit(server)
         task = alice.task()
         link.cut()
