@@ -1189,7 +1189,7 @@ def test_the_unchanged_example_is_refused(serve: Callable[..., Server]) -> None:
 
 def test_the_example_explains_every_setting_that_there_is() -> None:
     used = set(
-        re.findall(r'environ(?:\.get\(|\[)"(\w+)"', (HERE / "app.py").read_text())
+        re.findall(r"environ(?:\.get\(|\[)[\"'](\w+)", (HERE / "app.py").read_text())
     )
     explained = set(
         re.findall(r"^#? ?(\w+)=", (HERE / ".env.example").read_text(), re.MULTILINE)
