@@ -222,7 +222,7 @@ class KeySet:
 
     look_up: asyncio.Task[None]
     looked_up_at = float("-inf")
-    reachable = False
+    reachable: bool
 
     def __init__(self, url: str) -> None:
         self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=5)
