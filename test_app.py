@@ -1339,7 +1339,7 @@ def test_the_demo_prints_lines_that_work_and_keeps_the_tasks(
             server.wait_for("Application startup complete.", times=int(workers))
             lines = re.findall(r"^(curl .*)$", server.log, re.MULTILINE)
             assert len(lines) == 2
-            assert f"http://127.0.0.1:{port}/docs" in server.log
+            assert f"http://127.0.0.1:{port}/docs\n" in server.log
             for line in lines:
                 create = [*shlex.split(line), "-H", "Content-Type: application/json"]
                 create += ["-d", '{"title": "Buy milk"}']
@@ -1412,11 +1412,10 @@ if POSTGRES:
     def test_a_connection_that_the_server_closed_meets_no_request(
         alice: Person,
     ) -> None:
-        alice.task()
         for _ in range(3):
             close_all_connections()
-            answers = [alice("GET").status_code for _ in range(5)]
-            assert answers == [200] * 5
+            for _ in range(5):
+                alice.task()  # is not repeated, other than a read
 
     def test_a_read_that_meets_a_closed_connection_is_repeated_and_a_write_is_not(
         alice: Person, monkeypatch: pytest.MonkeyPatch
