@@ -1341,6 +1341,11 @@ def test_the_demo_prints_lines_that_work_and_keeps_the_tasks(
             assert len(lines) == 2
             assert f"http://127.0.0.1:{port}/docs\n" in server.log
             for line in lines:
+                demo_token = shlex.split(line)[-1].split()[-1]
+                claims = jwt.decode_complete(
+                    demo_token, options={"verify_signature": False}
+                )["payload"]
+                assert 0 < claims["exp"] - time.time() - 23 * 3600 <= 3600  # for a day
                 create = [*shlex.split(line), "-H", "Content-Type: application/json"]
                 create += ["-d", '{"title": "Buy milk"}']
                 made = subprocess.run(create, capture_output=True, check=True).stdout
