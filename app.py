@@ -15,6 +15,8 @@ import logging
 import os
 import re
 import selectors
+import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +25,6 @@ from datetime import timedelta
 from functools import lru_cache, partial, wraps
 from http import HTTPStatus
 from secrets import token_urlsafe
-from socket import SHUT_RDWR, socket
-from sqlite3 import OperationalError
 from time import monotonic, time
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -161,7 +161,7 @@ def set_pragmas(connection: Any, _: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # SQLite's timeout is not for this one: while others are busy with a new file, it
     # stays as it is, and the next connection tries again.
-    with suppress(OperationalError):
+    with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL")
 
 
@@ -524,8 +524,8 @@ def hang_up(session: Session) -> None:
     if session.in_transaction() and not SQLITE:  # whose wait ends by itself
         driver: Any = session.connection().connection.dbapi_connection
         session.bind = None  # nothing is repeated: nobody waits for it
-        with socket(fileno=os.dup(driver.fileno())) as line:
-            line.shutdown(SHUT_RDWR)
+        with socket.socket(fileno=os.dup(driver.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 class OneThreadRoute(APIRoute):
