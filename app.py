@@ -429,6 +429,7 @@ class CORS(CORSMiddleware):
     """Starlette's, with a refused preflight in the one form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
+        """Return the answer to a preflight; one that is refused is a 400."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
