@@ -95,7 +95,10 @@ if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
 if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
     refuse_to_start("JWT_SECRET is too short: set at least 32 random bytes.")
 try:
+    jwt.encode({}, JWT_SECRET or bytes(32))
     JWT_JWKS_URL = JWT_JWKS_URL and str(HttpUrl(JWT_JWKS_URL))
+except jwt.InvalidKeyError:
+    refuse_to_start("JWT_SECRET must be random bytes, not a key in PEM or JWK form.")
 except ValueError:
     refuse_to_start("JWT_JWKS_URL must be an http:// or https:// URL.")
 
@@ -149,6 +152,7 @@ LIBPQ_DEFAULTS = {
     "connect_timeout": "5",
     "keepalives_idle": "3",
     "keepalives_interval": "3",
+    "keepalives_count": "2",
     "tcp_user_timeout": "9000",
 }
 
@@ -158,7 +162,7 @@ try:
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
         query = {**LIBPQ_DEFAULTS, **url.query}
         url = url.set(drivername="postgresql+psycopg2", query=query)
-    elif not SQLITE:
+    elif not SQLITE or ":memory:" in str(url.database):
         raise ValueError
     engine = sa.create_engine(
         url,
