@@ -6,9 +6,10 @@ SQLModel adds when it reads them.
 """
 
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import MISSING, StrictBool
+from pydantic import MISSING, StrictBool, StringConstraints
 from pydantic.config import JsonDict
 from sqlmodel import CheckConstraint, Field, Index, SQLModel
 
@@ -67,11 +68,8 @@ class TaskCreate(SQLModel):
 
     # The regular expression tells clients what else is refused: white space alone, and a
     # NUL, which PostgreSQL can't store.
-    title: str = Field(
-        min_length=1,
-        max_length=200,
-        regex=r"^[^\x00]*[^\s\x00][^\x00]*$",
-        schema_extra={"examples": ["Buy milk"]},
+    title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
+        Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
 
 
