@@ -6,7 +6,7 @@ through the sections in this order:
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user` verifies the token and compares its subject with the path.
     Endpoints        `in_thread` calls the endpoint in a thread. The endpoint calls
-                     `execute`, which sends one statement to the database.
+                     `execute`, which sends one statement. A first task takes more.
 
 These forms are here for speed. A program that does not need it takes the plain form:
 
@@ -97,10 +97,8 @@ if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
 try:
     jwt.encode({}, JWT_SECRET or bytes(32))
     JWT_JWKS_URL = JWT_JWKS_URL and str(HttpUrl(JWT_JWKS_URL))
-except jwt.InvalidKeyError:
-    refuse_to_start("JWT_SECRET must be random bytes, not a key in PEM or JWK form.")
-except ValueError:
-    refuse_to_start("JWT_JWKS_URL must be an http:// or https:// URL.")
+except (jwt.InvalidKeyError, ValueError):
+    refuse_to_start("JWT_SECRET must be no PEM or JWK, JWT_JWKS_URL an http(s) URL.")
 
 # --- Errors -----------------------------------------------------------------------
 
@@ -145,8 +143,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# What the URL does not say. Connecting takes at most 5 seconds an address, and a network
-# that drops all packets is noticed after about 9 seconds.
+# Connecting takes at most 5 seconds an address; a silent network is noticed after 9.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 LIBPQ_DEFAULTS = {
     "connect_timeout": "5",
@@ -195,8 +192,7 @@ else:
     def check_connection(connection: Any, entry: Any, _: object) -> None:
         """Have the pool replace a connection that the server closed while it was idle.
 
-        `pool_pre_ping=True` asks the server. But a server that closes a connection sends
-        a message and ends the stream: `poll` reads what has arrived, without waiting.
+        `poll` reads without waiting what such a server has sent: a message and the end.
         """
         if not entry.info:  # a new connection
             entry.info["is_used"] = True
@@ -237,8 +233,7 @@ def first_line(error: Exception) -> str:
 async def get_session() -> Session:
     """Return a session. Only `execute` and `create_task` use it, each in a transaction.
 
-    There is no `yield` that closes the session: when a request reaches its time limit,
-    its thread still uses the session. FastAPI would call a `def` in a thread.
+    A `yield` would close the session at the time limit, while a thread still uses it.
     """
     return Session(engine)
 
@@ -289,7 +284,7 @@ def guard(app: ASGIApp) -> ASGIApp:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY:
+            if received > MAX_BODY:  # FastAPI reads the body; a handler answers this.
                 raise HTTPException(413, DETAILS[413])
             return message
 
@@ -351,7 +346,7 @@ async def on_database_error(_: Request, error: sa.exc.SQLAlchemyError) -> Respon
 # --- Authentication ---------------------------------------------------------------
 
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
-# UUID() also accepts other forms, such as braces.
+# UUID() also accepts other forms: two subjects could be one user.
 UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -385,7 +380,7 @@ class KeySet:
             self.look_up = asyncio.create_task(self.fetch())
             self.look_up.add_done_callback(self.log_failure)
         if is_idle or not is_cached:
-            # A request that is cancelled here does not cancel the look-up of others.
+            # Unlike `await`, this does not cancel the look-up if the request is cancelled.
             await asyncio.wait({self.look_up})
         self.asked_at = monotonic()
         if key_id in self.keys:
@@ -457,7 +452,6 @@ UserDep = Annotated[UUID, Depends(get_user)]
 # --- Endpoints --------------------------------------------------------------------
 
 TIME_LIMIT = 20  # seconds; a look-up of keys before it takes up to 5
-LATE = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
 # As many as the pool keeps connections, so that no thread waits for a connection.
 threads = ThreadPoolExecutor(POOL_SIZE)
 
@@ -465,8 +459,8 @@ threads = ThreadPoolExecutor(POOL_SIZE)
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in one of `threads`, with a time limit.
 
-    503: the limit has passed. Without `Retry-After`, because the statement can't be
-    stopped. FastAPI itself calls a `def` endpoint in a thread without a limit.
+    503: the limit has passed. Without `Retry-After`, because the statement goes on.
+    FastAPI itself calls a `def` endpoint in a thread without a limit.
     """
 
     @wraps(endpoint)  # FastAPI sees the parameters of the endpoint.
@@ -479,8 +473,9 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         if result.done():
             return result.result()
         result.cancel()  # which has an effect only if it was still waiting for a thread
-        log.warning("A request was not executed within %s seconds", TIME_LIMIT)
-        raise HTTPException(503, LATE)
+        late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
+        log.warning(late)
+        raise HTTPException(503, late)
 
     return call
 
@@ -568,8 +563,8 @@ def create_task(
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
-        # The user's first task. If the error has another cause, it is raised again, and
-        # the user is rolled back.
+        # The user has no row yet: create both rows or none. An error with another cause
+        # occurs again here.
         with session.begin():
             session.connection(execution_options=TRANSACTION)
             session.exec(CREATE_USER, params={"id": user})
