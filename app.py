@@ -1,25 +1,23 @@
 """The Task API: a to-do backend. An auth system signs in the users and issues JWTs.
 
-Read it from top to bottom: each name is defined before it is used. A request passes
-through the sections in this order:
+A request passes through three sections of this file:
 
     Application      The middleware limits the body and answers unexpected exceptions.
-    Authentication   `get_user` verifies the token and compares its subject with the path.
-    Endpoints        `in_thread` calls the endpoint in a thread. The endpoint calls
-                     `execute`, which sends one statement. A first task takes more.
+    Authentication   `get_user_id` verifies the token and compares it with the path.
+    Endpoints        `in_thread` calls the endpoint in a thread, which calls `execute`,
+                     which sends one statement. A user's first task takes more.
 
-These forms are here for speed. A program that does not need it takes the plain form:
+Five forms are here only for speed. A program that does not need it takes the plain form:
 
-    autocommit                  BEGIN and COMMIT               saves 2 round trips
-    `poll`                      `pool_pre_ping=True`           saves 1 round trip
-    `async def get_session`     `def` with `yield`             saves 17 to 35 % of CPU time
-    `in_thread`                 FastAPI's own threads          4 to 18 %, and has a time limit
-    statements as constants     statements in the endpoints    3 to 17 %
-    rows of the table `tasks`   `select(Task)`                 11 to 16 % of a read
+    engine in autocommit      `session.commit()`            +2 round trips
+    `check_connection`        `pool_pre_ping=True`          +1 round trip
+    `async def get_session`   `def get_session`             +10 to 20 % of CPU time
+    statements as constants   statements in the endpoints   +3 to 17 %
+    rows of the table         objects, `select(Task)`       +11 to 16 % of a read
 
-A claim is what a token says; the subject (`sub`) is the user id (RFC 7519). The key set
-has the public keys of the auth system, by key id (RFC 7517). A problem is the body of an
-error (RFC 9457). A round trip is a message to the database and its answer.
+A round trip is a message to the database and its answer. A claim is what a token says; the
+subject (`sub`) is the user id (RFC 7519). The key set has the public keys of the auth
+system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
 """
 
 import asyncio
@@ -54,6 +52,7 @@ from pydantic import HttpUrl
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, UTCDateTime
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models import (
@@ -72,16 +71,18 @@ log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only 
 
 # --- Settings ---------------------------------------------------------------------
 
-if __name__ == "__main__":
-    # The demo (the last section) needs no settings: this is the secret of this run.
-    os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
-
 DATABASE_URL = os.environ.get("DATABASE_URL") or "sqlite:///tasks.db"
-JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 JWT_JWKS_URL = os.environ.get("JWT_JWKS_URL") or ""
 JWT_ISSUER = os.environ.get("JWT_ISSUER") or None
 JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
 CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
+
+if __name__ == "__main__" and not JWT_JWKS_URL:
+    # `python app.py`, the demo, needs no settings. uvicorn imports this file again, as
+    # `app`, and finds the secret of this run in the environment.
+    os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
+
+JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
 
 def refuse_to_start(reason: str) -> NoReturn:
@@ -95,14 +96,14 @@ if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
 if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
     refuse_to_start("JWT_SECRET is too short: set at least 32 random bytes.")
 try:
-    jwt.encode({}, JWT_SECRET or bytes(32))
-    JWT_JWKS_URL = JWT_JWKS_URL and str(HttpUrl(JWT_JWKS_URL))
+    jwt.encode({}, JWT_SECRET or bytes(32))  # PyJWT refuses a public key as a secret.
+    if JWT_JWKS_URL:
+        JWT_JWKS_URL = str(HttpUrl(JWT_JWKS_URL))
 except (jwt.InvalidKeyError, ValueError):
     refuse_to_start("JWT_SECRET must be no PEM or JWK, JWT_JWKS_URL an http(s) URL.")
 
 # --- Errors -----------------------------------------------------------------------
 
-MAX_BODY = 64 * 1024  # bytes
 DETAILS = {
     400: "The input is not valid.",
     401: "The bearer token is missing.",
@@ -112,6 +113,7 @@ DETAILS = {
     500: "The request failed because of a defect, which has been logged.",
     503: "The database can't be used at the moment.",
 }
+MAX_BODY = 64 * 1024  # bytes
 RETRY = {"Retry-After": "5"}  # seconds
 PROBLEM_JSON = "application/problem+json"
 
@@ -119,26 +121,25 @@ PROBLEM_JSON = "application/problem+json"
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
-    """Return an error (RFC 9457). `members` are the `errors` of a 400."""
+    """Return an error as a response. `members` are the `errors` of a 400."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(body | members, status, headers, PROBLEM_JSON)
+    return JSONResponse(body | members, status, headers, media_type=PROBLEM_JSON)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of an operation in the OpenAPI document, with examples."""
-    # The example of a 400 is the answer to the `user_id` "1".
+def documented(status: int) -> dict[str, Any]:
+    """Describe an error in the OpenAPI document, with an example that is really sent."""
     message = "Input should be a valid UUID, invalid length: found 1"
-    invalid = {"errors": [{"loc": ["path", "user_id"], "msg": message}]}
-    responses: dict[int | str, dict[str, Any]] = {}
-    for status in statuses:
-        members = invalid if status == 400 else {}
-        body = problem(status, DETAILS[status], None, **members).body
-        schema = {"$ref": "#/components/schemas/Problem"}
-        content = {PROBLEM_JSON: {"schema": schema, "example": json.loads(bytes(body))}}
-        responses[status] = {"description": DETAILS[status], "content": content}
-    return responses
+    errors = {"errors": [{"loc": ["path", "user_id"], "msg": message}]}
+    members: dict[str, Any] = errors if status == 400 else {}
+    example = json.loads(bytes(problem(status, DETAILS[status], **members).body))
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {PROBLEM_JSON: {"schema": schema, "example": example}}
+    return {"description": DETAILS[status], "content": content}
 
+
+ERRORS: dict[Any, Any] = {s: documented(s) for s in (400, 401, 403, 413, 500, 503)}
+TASK_ERRORS = ERRORS | {404: documented(404)}
 
 # --- Database ---------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ LIBPQ_DEFAULTS = {
     "keepalives_idle": "3",
     "keepalives_interval": "3",
     "keepalives_count": "2",
-    "tcp_user_timeout": "9000",
+    "tcp_user_timeout": "9000",  # milliseconds
 }
 
 try:
@@ -163,18 +164,21 @@ try:
         raise ValueError
     engine = sa.create_engine(
         url,
-        # Each statement is a transaction of its own; see `execute`.
+        # The database commits each statement itself. Two that belong together: see
+        # `create_task`. Set for a session instead, it would cost the round trip of a SET.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,  # There is nothing to roll back.
         pool_size=POOL_SIZE,
-        # `in_thread` needs no more than POOL_SIZE. The overflow is for endpoints without
-        # it that you add: FastAPI calls up to 40 of them at once.
+        # For endpoints that you add without `in_thread`: FastAPI calls up to 40 at once.
         max_overflow=20,
         pool_timeout=10,  # seconds to wait for a free connection
         hide_parameters=True,  # Titles are not for the log.
     )
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
+
+# Instead of autocommit, for a transaction: the usual isolation level of the database.
+TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
 
@@ -192,27 +196,23 @@ else:
     def check_connection(connection: Any, entry: Any, _: object) -> None:
         """Have the pool replace a connection that the server closed while it was idle.
 
-        `poll` reads without waiting what such a server has sent: a message and the end.
+        Such a server has sent a message and the end of the stream. The first `poll` reads
+        the message, without waiting; the second one reads the end and raises an error.
         """
-        if not entry.info:  # a new connection
+        if not entry.info:  # a new connection; the pool clears `info` when it connects
             entry.info["is_used"] = True
             return
         try:
-            connection.poll()  # reads the message
-            connection.poll()  # reads the end of the stream
+            connection.poll()
+            connection.poll()
         except psycopg2.Error as error:
             raise sa.exc.DisconnectionError from error
 
     @sa.event.listens_for(engine, "handle_error")
-    def give_up_read_only(context: Any) -> None:
+    def give_up_read_only(event: Any) -> None:
         """Count a server that became read-only, in a failover, as a lost one."""
-        read_only = psycopg2.errors.ReadOnlySqlTransaction
-        if isinstance(context.original_exception, read_only):
-            context.is_disconnect = True
-
-
-# Without autocommit: PostgreSQL's default level, and the only one of SQLite.
-TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
+        if isinstance(event.original_exception, psycopg2.errors.ReadOnlySqlTransaction):
+            event.is_disconnect = True
 
 
 def create_tables() -> None:
@@ -231,9 +231,9 @@ def first_line(error: Exception) -> str:
 
 
 async def get_session() -> Session:
-    """Return a session. Only `execute` and `create_task` use it, each in a transaction.
+    """Return a session. It holds a connection only in a transaction; see `execute`.
 
-    A `yield` would close the session at the time limit, while a thread still uses it.
+    A `yield` would close it at the time limit of `in_thread`, while its thread uses it.
     """
     return Session(engine)
 
@@ -244,7 +244,7 @@ SessionDep = Annotated[Session, Depends(get_session)]
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Create the missing tables at start; close the connections at the end."""
     log.info("The tasks are stored in %s", url.set(query={}).render_as_string())
     if JWT_JWKS_URL and not JWT_AUDIENCE:
@@ -252,11 +252,17 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     try:
         create_tables()
     except (sa.exc.SQLAlchemyError, TypeError, ValueError) as error:
-        # Starlette logs what is raised here with its traceback. One line is enough.
+        # The process ends. Starlette logs the traceback; one line is enough.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
     yield
-    engine.dispose()  # The last connection to a SQLite file removes its -wal file.
+    engine.dispose()
+    # The last connection to a SQLite file removes its -wal file. If several workers close
+    # theirs at the same moment, none is the last one, and they close again.
+    for _ in range(100):
+        if SQLITE and os.path.exists(f"{url.database}-wal"):
+            engine.connect().close()
+            engine.dispose()
 
 
 app = FastAPI(
@@ -270,38 +276,34 @@ app = FastAPI(
 )
 
 
-# 413: FastAPI's `max_body_size` would answer an announced body in plain text. 500:
-# Starlette would answer outside the CORS middleware, so that a page can't read it.
-def guard(app: ASGIApp) -> ASGIApp:
-    """Answer 413 to a body over MAX_BODY bytes, and 500 to an unexpected exception."""
+# `max_body_size` of FastAPI answers in plain text. https://starlette.dev/middleware/
+def limit_body(inner: ASGIApp) -> ASGIApp:
+    """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await app(scope, receive, send)
-        received = 0
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        # float(), because int() refuses 5,000 digits.
+        if float(dict(scope.get("headers", [])).get(b"content-length", 0)) > MAX_BODY:
+            return await problem(413, DETAILS[413])(scope, receive, send)
+        size = 0
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY:  # FastAPI reads the body; a handler answers this.
+        async def receive_part() -> Message:
+            nonlocal size
+            part = await receive()
+            size += len(part.get("body", b""))
+            # FastAPI reads the body, so one of its handlers answers this exception.
+            if size > MAX_BODY:
                 raise HTTPException(413, DETAILS[413])
-            return message
+            return part
 
-        try:
-            # float(), because int() raises an error for 5,000 digits.
-            if float(Request(scope).headers.get("content-length", 0)) > MAX_BODY:
-                return await problem(413, DETAILS[413])(scope, receive, send)
-            await app(scope, counted, send)
-        except Exception:
-            await problem(500, DETAILS[500])(scope, receive, send)
-            raise  # for the log
+        await inner(scope, receive_part, send)
 
-    return guarded
+    return limited
 
 
-# The one that is added last is the outermost.
-app.add_middleware(guard)
+# The last one is the outermost. A page can read what passes through the CORS middleware.
+app.add_middleware(limit_body)
+# Answers an exception that has no handler, and raises it again for the log.
+app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
     allow_origins=[origin.strip().rstrip("/") for origin in CORS_ORIGINS.split(",")],
@@ -314,11 +316,10 @@ app.add_middleware(
 # Starlette's class: the router raises it, and FastAPI's is a subclass of it.
 @app.exception_handler(StarletteHTTPException)
 async def on_http_exception(_: Request, error: StarletteHTTPException) -> Response:
-    """Answer an HTTPException as a problem."""
-    if error.status_code == 400:  # FastAPI can't read the body.
-        errors = [{"loc": ["body"], "msg": error.detail}]
-        return problem(400, DETAILS[400], error.headers, errors=errors)
-    return problem(error.status_code, error.detail, error.headers)
+    """Answer an HTTPException as a problem. FastAPI's own 400 is about the body."""
+    errors = {"errors": [{"loc": ["body"], "msg": error.detail}]}
+    members: dict[str, Any] = errors if error.status_code == 400 else {}
+    return problem(error.status_code, error.detail, error.headers, **members)
 
 
 @app.exception_handler(RequestValidationError)
@@ -328,15 +329,21 @@ async def on_invalid_input(_: Request, error: RequestValidationError) -> Respons
     return problem(400, DETAILS[400], errors=errors)
 
 
+def is_unavailable(error: sa.exc.SQLAlchemyError) -> bool:
+    """Return whether the database can't be used. Any other error is a defect."""
+    if isinstance(error, sa.exc.OperationalError):  # such as a lock or a full disk
+        # SQLite raises it for a wrong statement, too.
+        return getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
+    # Or no connection became free, the connection was lost, the server is read-only.
+    return not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated
+
+
 @app.exception_handler(sa.exc.TimeoutError)
 @app.exception_handler(sa.exc.DBAPIError)
 async def on_database_error(_: Request, error: sa.exc.SQLAlchemyError) -> Response:
-    """Answer 503 if the database can't be used. Any other error is a defect."""
-    is_lost = not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated
-    if isinstance(error, sa.exc.OperationalError):
-        # SQLite raises an OperationalError for a wrong statement, too.
-        is_lost = getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    if not is_lost:
+    """Answer 503 if the database can't be used, else 500."""
+    if not is_unavailable(error):
+        # The log shows this error instead, because the other one can quote a title.
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RuntimeError(reason).with_traceback(error.__traceback__) from None
     log.warning("The database can't be used: %s", first_line(error))
@@ -353,36 +360,36 @@ UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 class KeySet:
     """The public keys of the auth system, cached.
 
-    The cache of `jwt.PyJWKClient` is not used: with it, every request waits for a
-    look-up, and old keys do not serve if the look-up fails.
+    With the cache of `jwt.PyJWKClient`, a failed look-up would refuse every token. Here,
+    a request uses a cached key. If the last look-up is older than MAX_AGE, it starts one,
+    and waits for it only if no request came for MAX_IDLE. A request with an unknown key
+    waits: for a new look-up, or for the last one if that is younger than INTERVAL.
     """
 
-    MAX_AGE = 300  # seconds; older keys are fetched again, but serve until then
-    MAX_IDLE = 600  # seconds; after a longer pause, a request waits for new keys
-    INTERVAL = 10  # seconds between two look-ups for unknown keys
-    TIMEOUT = 5  # seconds for a look-up
+    MAX_AGE = 300  # seconds
+    MAX_IDLE = 600  # seconds
+    INTERVAL = 10  # seconds
+    TIMEOUT = 5  # seconds, for a read of the client and for a whole look-up
 
     def __init__(self, url: str) -> None:
         self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
         self.keys: dict[str, jwt.PyJWK] = {}
-        self.asked_at = self.looked_up_at = float("-inf")
+        self.looked_up_at = self.asked_at = float("-inf")
+        self.look_up: asyncio.Task[None]  # the last one
 
     async def find(self, key_id: str) -> jwt.PyJWK:
-        """Return a key. Raises InvalidKeyError if the key set does not have it.
-
-        503: the key is not cached, and the last look-up failed.
-        """
+        """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
+        now = monotonic()
         is_cached = key_id in self.keys
-        is_idle = monotonic() - self.asked_at > self.MAX_IDLE
-        age = monotonic() - self.looked_up_at
-        if age > (self.MAX_AGE if is_cached else self.INTERVAL):
-            self.looked_up_at = monotonic()
+        must_wait = not is_cached or now - self.asked_at > self.MAX_IDLE
+        if now - self.looked_up_at > (self.MAX_AGE if is_cached else self.INTERVAL):
+            self.looked_up_at = now
             self.look_up = asyncio.create_task(self.fetch())
             self.look_up.add_done_callback(self.log_failure)
-        if is_idle or not is_cached:
-            # Unlike `await`, this does not cancel the look-up if the request is cancelled.
+        if must_wait:
+            # `await self.look_up` would cancel it if the request is cancelled.
             await asyncio.wait({self.look_up})
-        self.asked_at = monotonic()
+        self.asked_at = now
         if key_id in self.keys:
             return self.keys[key_id]
         if self.look_up.exception():
@@ -404,9 +411,7 @@ key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
 
 
 async def verify(token: str) -> UUID:
-    """Return the subject of a token. Raises PyJWTError if the token is not valid."""
-    if len(token) > 16 * 1024:  # The time to read a token grows with its length.
-        raise jwt.InvalidTokenError
+    """Return the subject of a token. Raises PyJWTError, or see `KeySet.find`."""
     key: bytes | jwt.PyJWK = JWT_SECRET
     if key_set:
         key = await key_set.find(jwt.get_unverified_header(token).get("kid", ""))
@@ -428,11 +433,10 @@ bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def get_user(user_id: UUID, credentials: BearerDep) -> UUID:
+async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
     """Return the user id of a valid token, which is also the one of the path.
 
-    400: `user_id` is not a UUID. 401: the token is missing or not valid. 403: the path
-    belongs to another user. 503: see `KeySet.find`.
+    401: no valid token. 403: the path of another user. 503: see `KeySet.find`.
     """
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
@@ -447,7 +451,7 @@ async def get_user(user_id: UUID, credentials: BearerDep) -> UUID:
     return subject
 
 
-UserDep = Annotated[UUID, Depends(get_user)]
+UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
 
@@ -460,19 +464,19 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in one of `threads`, with a time limit.
 
     503: the limit has passed. Without `Retry-After`, because the statement goes on.
-    FastAPI itself calls a `def` endpoint in a thread without a limit.
+    FastAPI itself calls a `def` endpoint in a thread, but without a limit.
     """
 
     @wraps(endpoint)  # FastAPI sees the parameters of the endpoint.
     async def call(**arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        # The thread sees a copy of the request's context variables.
+        # With a copy of its context variables, such as the trace id of the request.
         work = partial(copy_context().run, endpoint, **arguments)
-        result = loop.run_in_executor(threads, work)
-        await asyncio.wait({result}, timeout=TIME_LIMIT)
-        if result.done():
-            return result.result()
-        result.cancel()  # which has an effect only if it was still waiting for a thread
+        future = asyncio.get_running_loop().run_in_executor(threads, work)
+        # Raises nothing, unlike `wait_for`: a TimeoutError can be the endpoint's own.
+        await asyncio.wait({future}, timeout=TIME_LIMIT)
+        if future.done():
+            return future.result()  # or raise what the endpoint raised
+        future.cancel()  # which has an effect only if it was still waiting for a thread
         late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
         log.warning(late)
         raise HTTPException(503, late)
@@ -483,12 +487,12 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
     """Execute one statement and return its rows.
 
-    The session commits at the end of the `with` and gives its connection back. In
-    autocommit nothing is sent for that: the database has committed the statement. Two
-    statements that belong together are executed as in `create_task`.
+    The `with` commits, or after an exception rolls back, and gives the connection back.
+    In autocommit this sends nothing: the database has committed the statement.
     """
-    # A session that overrides `get_session`, in a test, can be in a transaction.
-    with session.get_transaction() or session.begin():
+    # The session of a test, in place of `get_session`, can be in a transaction.
+    transaction = session.get_transaction() or session.begin()
+    with transaction:
         return list(session.exec(statement, params=values))
 
 
@@ -500,24 +504,26 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
     return TaskPublic.model_validate(rows[0])
 
 
-# Each statement is a constant above its endpoint. `execute` gives values to its
-# parameters (`bindparam`), and for an INSERT to its columns, by their names.
-is_owned = tasks.c.user_id == sa.bindparam("user")
-is_the_task = is_owned & (tasks.c.id == sa.bindparam("task"))
-state_param = sa.bindparam("state", type_=sa.Boolean)
-now_param = sa.bindparam("now", type_=UTCDateTime)
+# Each statement is a constant above its endpoint, in SQLAlchemy Core, with its SQL above.
+# https://docs.sqlalchemy.org/en/21/tutorial/data.html
+# `tasks.c.title` is a column. Operators make SQL of it: `&` AND, `|` OR, `~` NOT. A value
+# that `execute` passes is the one of a parameter: `bindparam("task")` is :task. A value
+# with the name of a column sets the column. An INSERT gets its columns in this way, or
+# their defaults from models.py. An UPDATE must not: hence :user, :task and :new_title.
+OWNED = tasks.c.user_id == sa.bindparam("user")
+THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
+STATE = sa.bindparam("state", type_=sa.Boolean)
+NOW = sa.bindparam("now", type_=UTCDateTime)
 
-ERRORS = documented(400, 401, 403, 413, 500, 503)
-TASK_ERRORS = ERRORS | documented(404)
 # user_id = :user AND (:state IS NULL OR is_completed = :state)
-is_listed = is_owned & (state_param.is_(None) | (tasks.c.is_completed == state_param))
-# SELECT count(*) AS total FROM tasks WHERE is_listed
-COUNT_TASKS = sa.select(sa.func.count().label("total")).where(is_listed)
-# SELECT tasks.*, (COUNT_TASKS) AS total FROM tasks WHERE is_listed
+LISTED = OWNED & (STATE.is_(None) | (tasks.c.is_completed == STATE))
+# SELECT count(*) AS total FROM tasks WHERE LISTED
+COUNT_TASKS = sa.select(sa.func.count().label("total")).where(LISTED)
+# SELECT *, (COUNT_TASKS) AS total FROM tasks WHERE LISTED
 # ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset
 LIST_TASKS = (
     sa.select(tasks, COUNT_TASKS.scalar_subquery().label("total"))
-    .where(is_listed)
+    .where(LISTED)
     .order_by(*NEWEST_FIRST)
     .limit(sa.bindparam("limit"))
     .offset(sa.bindparam("offset"))
@@ -527,14 +533,14 @@ LIST_TASKS = (
 @app.get("/api/{user_id}/tasks", responses=ERRORS)
 @in_thread
 def list_tasks(
-    user: UserDep,
+    user_id: UserIdDep,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
     is_completed: bool | None = None,
 ) -> TaskPage:
     """Return a page of the user's tasks, newest first."""
-    where = {"user": user, "state": is_completed}
+    where = {"user": user_id, "state": is_completed}
     rows = execute(session, LIST_TASKS, limit=limit, offset=offset, **where)
     total = rows[0].total if rows else 0
     if offset and not rows:  # A page past the last one: no row has the total.
@@ -543,15 +549,16 @@ def list_tasks(
     return TaskPage.model_validate({"data": rows, "meta": meta})
 
 
-insert = sqlite.insert if SQLITE else postgresql.insert
-CREATE_USER = insert(User).on_conflict_do_nothing()
+# INSERT INTO tasks (…) VALUES (…) RETURNING *
 CREATE_TASK = sa.insert(tasks).returning(tasks)
+# INSERT INTO users (…) VALUES (…) ON CONFLICT DO NOTHING
+CREATE_USER = (sqlite if SQLITE else postgresql).insert(User).on_conflict_do_nothing()
 
 
 @app.post("/api/{user_id}/tasks", status_code=201, responses=ERRORS)
 @in_thread
 def create_task(
-    user: UserDep,
+    user_id: UserIdDep,
     session: SessionDep,
     body: TaskCreate,
     request: Request,
@@ -559,41 +566,42 @@ def create_task(
 ) -> TaskPublic:
     """Create a task. `Location` is its URL."""
     now = datetime.now(UTC)
-    values = body.model_dump() | {"user_id": user, "created_at": now, "updated_at": now}
+    values = {"user_id": user_id, "created_at": now, "updated_at": now}
+    values |= body.model_dump()
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
-        # The user has no row yet: create both rows or none. An error with another cause
-        # occurs again here.
+        # The user has no row yet. The two statements belong together, so they are in one
+        # transaction: both rows or none. An error with another cause occurs again.
         with session.begin():
             session.connection(execution_options=TRANSACTION)
-            session.exec(CREATE_USER, params={"id": user})
+            session.exec(CREATE_USER, params={"id": user_id})
             rows = list(session.exec(CREATE_TASK, params=values))
     response.headers["Location"] = f"{request.url.path}/{rows[0].id}"
     return TaskPublic.model_validate(rows[0])
 
 
-# SELECT * FROM tasks WHERE user_id = :user AND id = :task
-GET_TASK = sa.select(tasks).where(is_the_task)
+GET_TASK = sa.select(tasks).where(THE_TASK)
 
 
 @app.get("/api/{user_id}/tasks/{task_id}", responses=TASK_ERRORS)
 @in_thread
-def get_task(user: UserDep, session: SessionDep, task_id: UUID) -> TaskPublic:
+def get_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> TaskPublic:
     """Return a task."""
-    return task_or_404(session, GET_TASK, user=user, task=task_id)
+    return task_or_404(session, GET_TASK, user=user_id, task=task_id)
 
 
-# UPDATE tasks SET title = :new_title, updated_at = :now, is_completed = kept,
-#     completed_at = CASE WHEN kept THEN coalesce(completed_at, :now) END
+# UPDATE tasks SET title = :new_title, updated_at = :now, is_completed = KEPT,
+#     completed_at = CASE WHEN KEPT THEN coalesce(completed_at, :now) END
 # WHERE user_id = :user AND id = :task RETURNING *
-kept = sa.func.coalesce(state_param, tasks.c.is_completed)
-completed_since = sa.func.coalesce(tasks.c.completed_at, now_param)
+# with coalesce(:state, is_completed) as KEPT. A CASE without ELSE is NULL.
+KEPT = sa.func.coalesce(STATE, tasks.c.is_completed)
+COMPLETED_SINCE = sa.func.coalesce(tasks.c.completed_at, NOW)
 UPDATE_TASK = (
     sa.update(tasks)
-    .where(is_the_task)
-    .values(title=sa.bindparam("new_title"), updated_at=now_param)
-    .values(is_completed=kept, completed_at=sa.case((kept, completed_since)))
+    .where(THE_TASK)
+    .values(title=sa.bindparam("new_title"), updated_at=NOW)
+    .values(is_completed=KEPT, completed_at=sa.case((KEPT, COMPLETED_SINCE)))
     .returning(tasks)
 )
 
@@ -601,34 +609,36 @@ UPDATE_TASK = (
 @app.put("/api/{user_id}/tasks/{task_id}", responses=TASK_ERRORS)
 @in_thread
 def update_task(
-    user: UserDep, session: SessionDep, task_id: UUID, body: TaskUpdate
+    user_id: UserIdDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Update the title of a task and, if it is given, its state."""
     state = body.model_dump().get("is_completed")  # None if it is MISSING
-    values = {"user": user, "task": task_id, "state": state, "now": datetime.now(UTC)}
-    return task_or_404(session, UPDATE_TASK, new_title=body.title, **values)
+    values = {"user": user_id, "task": task_id, "state": state}
+    values |= {"new_title": body.title, "now": datetime.now(UTC)}
+    return task_or_404(session, UPDATE_TASK, **values)
 
 
-DELETE_TASK = sa.delete(tasks).where(is_the_task).returning(tasks.c.id)
+DELETE_TASK = sa.delete(tasks).where(THE_TASK).returning(tasks.c.id)
 
 
 @app.delete("/api/{user_id}/tasks/{task_id}", status_code=204, responses=TASK_ERRORS)
 @in_thread
-def delete_task(user: UserDep, session: SessionDep, task_id: UUID) -> None:
+def delete_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> None:
     """Delete a task."""
-    if not execute(session, DELETE_TASK, user=user, task=task_id):
+    if not execute(session, DELETE_TASK, user=user_id, task=task_id):
         raise HTTPException(404, DETAILS[404])
 
 
-# UPDATE tasks SET updated_at = :now, is_completed = toggled,
-#     completed_at = CASE WHEN toggled THEN coalesce(completed_at, :now) END
+# UPDATE tasks SET updated_at = :now, is_completed = TOGGLED,
+#     completed_at = CASE WHEN TOGGLED THEN coalesce(completed_at, :now) END
 # WHERE user_id = :user AND id = :task RETURNING *
-toggled = sa.func.coalesce(state_param, ~tasks.c.is_completed)
+# with coalesce(:state, NOT is_completed) as TOGGLED
+TOGGLED = sa.func.coalesce(STATE, ~tasks.c.is_completed)
 COMPLETE_TASK = (
     sa.update(tasks)
-    .where(is_the_task)
-    .values(updated_at=now_param)
-    .values(is_completed=toggled, completed_at=sa.case((toggled, completed_since)))
+    .where(THE_TASK)
+    .values(updated_at=NOW)
+    .values(is_completed=TOGGLED, completed_at=sa.case((TOGGLED, COMPLETED_SINCE)))
     .returning(tasks)
 )
 
@@ -636,12 +646,15 @@ COMPLETE_TASK = (
 @app.patch("/api/{user_id}/tasks/{task_id}/complete", responses=TASK_ERRORS)
 @in_thread
 def complete_task(
-    user: UserDep, session: SessionDep, task_id: UUID, body: TaskComplete | None = None
+    user_id: UserIdDep,
+    session: SessionDep,
+    task_id: UUID,
+    body: TaskComplete | None = None,
 ) -> TaskPublic:
     """Toggle the state of a task. With a body, set it, so that a retry is safe."""
     state = body.is_completed if body else None
-    values = {"user": user, "task": task_id, "state": state, "now": datetime.now(UTC)}
-    return task_or_404(session, COMPLETE_TASK, **values)
+    values = {"user": user_id, "task": task_id, "state": state}
+    return task_or_404(session, COMPLETE_TASK, now=datetime.now(UTC), **values)
 
 
 @app.get("/health", include_in_schema=False)
@@ -658,31 +671,25 @@ async def root(request: Request) -> RedirectResponse:
 
 # --- Demo -------------------------------------------------------------------------
 
-DEMO_USERS = {
-    "Alice": "a11ce000-0000-4000-8000-000000000001",
-    "Bob": "b0b00000-0000-4000-8000-000000000002",
-}
-
 
 def demo() -> None:
-    """Print a `curl` command for each demo user, then start uvicorn.
-
-    uvicorn imports this file again, as `app`. Its options are parsed here, too, to know
-    the host and the port.
-    """
-    arguments = ["app:app", "--ws", "none", *sys.argv[1:]]
-    context = uvicorn.main.make_context("app.py", [*arguments], resilient_parsing=True)
-    if context.params["env_file"]:
-        refuse_to_start("--env-file is for `uvicorn app:app`; the demo can't use it.")
+    """Print `curl` commands, with the port that uvicorn's parser finds; start uvicorn."""
+    options = ["app:app", "--ws", "none"] + sys.argv[1:]
+    context = uvicorn.main.make_context("app.py", [*options], resilient_parsing=True)
+    if context.params["env_file"] or key_set:
+        refuse_to_start("the demo can't use --env-file or JWT_JWKS_URL.")
     base = "http://{host}:{port}".format_map(context.params)
-    for name, user in DEMO_USERS.items():
-        claims = {"sub": user, "exp": datetime.now(UTC) + timedelta(days=1)}
+    for name, user_id in (
+        ("Alice", "a11ce000-0000-4000-8000-000000000001"),
+        ("Bob", "b0b00000-0000-4000-8000-000000000002"),
+    ):
+        claims = {"sub": user_id, "exp": datetime.now(UTC) + timedelta(days=1)}
         claims |= {"iss": JWT_ISSUER or "", "aud": JWT_AUDIENCE or ""}
         token = jwt.encode(claims, JWT_SECRET)
         print(f"The tasks of {name}:")
-        print(f'curl {base}/api/{user}/tasks -H "Authorization: Bearer {token}"')
+        print(f'curl {base}/api/{user_id}/tasks -H "Authorization: Bearer {token}"')
     print(f"The documentation: {base}/docs", flush=True)
-    uvicorn.main(arguments)
+    uvicorn.main(options)
 
 
 if __name__ == "__main__":

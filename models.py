@@ -1,20 +1,17 @@
 """The tables, and the bodies of requests and responses.
 
-The auth system owns the users. A row in `users` says only that a user has created a task
-here. Times are aware datetimes in UTC; SQLite stores them without a time zone, which
-SQLModel adds when it reads them.
+The auth system owns the users; a row in `users` says that a user has created a task here.
+Times are aware datetimes in UTC. SQLite stores them without a time zone.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from pydantic import MISSING, StrictBool, StringConstraints
-from pydantic.config import JsonDict
 from sqlmodel import CheckConstraint, Field, Index, SQLModel
 
-# A migration can change a constraint only by its name, so each gets one.
-# https://alembic.sqlalchemy.org/en/latest/naming.html
+# Names for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -44,6 +41,7 @@ class Task(SQLModel, table=True):
         CheckConstraint("is_completed = (completed_at IS NOT NULL)", "completed_at"),
     )
 
+    # First in the key, because the tasks of a user are found, and stored, together.
     user_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
     id: UUID = Field(primary_key=True, default_factory=uuid4)
     title: str
@@ -55,7 +53,6 @@ class Task(SQLModel, table=True):
 
 tasks = SQLModel.metadata.tables["tasks"]
 NEWEST_FIRST = (tasks.c.created_at.desc(), tasks.c.id.desc())
-# The list of a user's tasks is read from this index, in its order.
 Index("ix_tasks_user_id_created_at_id", tasks.c.user_id, *NEWEST_FIRST)
 
 # --- Bodies of requests -----------------------------------------------------------
@@ -66,8 +63,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # The regular expression tells clients what else is refused: white space alone, and a
-    # NUL, which PostgreSQL can't store.
+    # Also refused: white space alone, and a NUL, which PostgreSQL can't store.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
@@ -88,7 +84,7 @@ class TaskComplete(SQLModel):
 
 # --- Bodies of responses ----------------------------------------------------------
 
-TASK_EXAMPLE: JsonDict = {
+EXAMPLE: Any = {
     "id": "7b9e1f0a-5c64-4f0e-9d3e-2f6f8a1c0b5d",
     "user_id": "11111111-1111-4111-8111-111111111111",
     "title": "Buy milk",
@@ -97,16 +93,13 @@ TASK_EXAMPLE: JsonDict = {
     "created_at": "2026-11-21T09:30:00.123456Z",
     "updated_at": "2026-11-21T10:00:00.654321Z",
 }
-PAGE_EXAMPLE: JsonDict = {
-    "data": [TASK_EXAMPLE],
-    "meta": {"total": 1, "limit": 50, "offset": 0},
-}
+PAGE_EXAMPLE: Any = {"data": [EXAMPLE], "meta": {"total": 1, "limit": 50, "offset": 0}}
 
 
 class TaskPublic(SQLModel):
     """A task."""
 
-    model_config = {"json_schema_extra": {"example": TASK_EXAMPLE}}
+    model_config = {"json_schema_extra": {"example": EXAMPLE}}
 
     id: UUID
     user_id: UUID

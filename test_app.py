@@ -442,7 +442,7 @@ BAD_TOKENS: list[tuple[str, list[str | bytes]]] = [
     ("InvalidSignatureError", [sign(key=SECRET[::-1]), unsigned(HS256)]),
     ("InvalidAlgorithmError", [sign(key=("HS512", SECRET * 2)), unsigned({})]),
     ("InvalidAlgorithmError", [unsigned({"alg": each}) for each in ("none", ["x"])]),
-    ("InvalidTokenError", [unsigned(HS256 | {"kid": 1}), sign(pad="x" * 12_500)]),
+    ("InvalidTokenError", [unsigned(HS256 | {"kid": 1})]),
     ("InvalidTokenError", [unsigned(HS256 | {"crit": ["exp"]})]),
     ("DecodeError", [sign(exp="soon"), sign(exp=float("inf")), sign(nbf=[1])]),
     ("DecodeError", [b"x", b"..", b"a.b.c", b"\xff\xfe", GOOD + b".", unsigned([])]),
