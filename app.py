@@ -1,23 +1,24 @@
 """The Task API: a to-do backend. An auth system signs in the users and issues JWTs.
 
-A request passes through three sections of this file:
+This is the way of a request through the sections of this file:
 
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user_id` verifies the token and compares it with the path.
-    Endpoints        `in_thread` calls the endpoint in a thread, which calls `execute`,
-                     which sends one statement. A user's first task takes more.
+    Endpoints        `in_thread` calls the endpoint in a thread. The endpoint calls
+                     `execute`, which sends one statement. A first task takes more.
 
-Five forms are here only for speed. A program that does not need it takes the plain form:
+Some forms are here for speed. If you don't need it, write the plain form, which costs a
+request more round trips to the database or more CPU time:
 
-    engine in autocommit      `session.commit()`            +2 round trips
-    `check_connection`        `pool_pre_ping=True`          +1 round trip
-    `async def get_session`   `def get_session`             +10 to 20 % of CPU time
-    statements as constants   statements in the endpoints   +3 to 17 %
-    rows of the table         objects, `select(Task)`       +11 to 16 % of a read
+    here                      plain form                    costs
+    engine in autocommit      `session.commit()`            2 round trips
+    `check_connection`        `pool_pre_ping=True`          1 round trip
+    `async def get_session`   `def get_session`             10 to 20 %
+    statements as constants   statements in the endpoints   3 to 17 %
+    rows of the table         objects, `select(Task)`       11 to 16 %, if it reads
 
-A round trip is a message to the database and its answer. A claim is what a token says; the
-subject (`sub`) is the user id (RFC 7519). The key set has the public keys of the auth
-system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
+The subject (`sub`) of a token is the user id (RFC 7519). The key set has the public keys
+of the auth system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
 """
 
 import asyncio
@@ -30,9 +31,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from functools import partial, wraps
+from functools import wraps
 from http import HTTPStatus
 from secrets import token_urlsafe
 from time import monotonic
@@ -48,9 +48,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import HttpUrl
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, UTCDateTime
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,15 +78,15 @@ JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
 CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
 
 if __name__ == "__main__" and not JWT_JWKS_URL:
-    # `python app.py`, the demo, needs no settings. uvicorn imports this file again, as
-    # `app`, and finds the secret of this run in the environment.
+    # The demo needs no settings. This file runs twice: as `__main__`, which makes a secret,
+    # and as `app`, which uvicorn imports and which reads it.
     os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
 
 JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """End the process with one line on stderr and a code that uvicorn does not retry."""
+    """End the process with a line on stderr. uvicorn starts no new worker after this."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
@@ -95,12 +95,6 @@ if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
 if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
     refuse_to_start("JWT_SECRET is too short: set at least 32 random bytes.")
-try:
-    jwt.encode({}, JWT_SECRET or bytes(32))  # PyJWT refuses a public key as a secret.
-    if JWT_JWKS_URL:
-        JWT_JWKS_URL = str(HttpUrl(JWT_JWKS_URL))
-except (jwt.InvalidKeyError, ValueError):
-    refuse_to_start("JWT_SECRET must be no PEM or JWK, JWT_JWKS_URL an http(s) URL.")
 
 # --- Errors -----------------------------------------------------------------------
 
@@ -119,20 +113,21 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+    status: int, detail: str, headers: Mapping[str, str] | None = None, errors: Any = ()
 ) -> JSONResponse:
-    """Return an error as a response. `members` are the `errors` of a 400."""
+    """Return an error as a response. A 400 has `errors`."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(body | members, status, headers, media_type=PROBLEM_JSON)
+    if errors:
+        body["errors"] = errors
+    return JSONResponse(body, status, headers, media_type=PROBLEM_JSON)
 
 
 def documented(status: int) -> dict[str, Any]:
-    """Describe an error in the OpenAPI document, with an example that is really sent."""
+    """Describe an error in the OpenAPI document. The example is made by `problem`."""
     message = "Input should be a valid UUID, invalid length: found 1"
-    errors = {"errors": [{"loc": ["path", "user_id"], "msg": message}]}
-    members: dict[str, Any] = errors if status == 400 else {}
-    example = json.loads(bytes(problem(status, DETAILS[status], **members).body))
+    errors = [{"loc": ["path", "user_id"], "msg": message}] if status == 400 else ()
+    example = json.loads(bytes(problem(status, DETAILS[status], errors=errors).body))
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {PROBLEM_JSON: {"schema": schema, "example": example}}
     return {"description": DETAILS[status], "content": content}
@@ -144,7 +139,7 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Connecting takes at most 5 seconds an address; a silent network is noticed after 9.
+# Give up connecting after 5 seconds an address, and a silent connection after 9.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 LIBPQ_DEFAULTS = {
     "connect_timeout": "5",
@@ -164,20 +159,19 @@ try:
         raise ValueError
     engine = sa.create_engine(
         url,
-        # The database commits each statement itself. Two that belong together: see
-        # `create_task`. Set for a session instead, it would cost the round trip of a SET.
+        # Each statement is committed at once; for two in one transaction, see
+        # `create_task`. Set per session instead, this costs a round trip, for a SET.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,  # There is nothing to roll back.
         pool_size=POOL_SIZE,
-        # For endpoints that you add without `in_thread`: FastAPI calls up to 40 at once.
-        max_overflow=20,
+        max_overflow=20,  # for endpoints that you add without `in_thread`
         pool_timeout=10,  # seconds to wait for a free connection
         hide_parameters=True,  # Titles are not for the log.
     )
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# Instead of autocommit, for a transaction: the usual isolation level of the database.
+# A transaction sets this instead of autocommit: the default level of the database.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -186,7 +180,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # The file keeps the mode. While another process uses it, this can fail.
+        # The file keeps this mode. Setting it can fail while another process uses it.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -194,17 +188,14 @@ else:
 
     @sa.event.listens_for(engine, "checkout")
     def check_connection(connection: Any, entry: Any, _: object) -> None:
-        """Have the pool replace a connection that the server closed while it was idle.
-
-        Such a server has sent a message and the end of the stream. The first `poll` reads
-        the message, without waiting; the second one reads the end and raises an error.
-        """
-        if not entry.info:  # a new connection; the pool clears `info` when it connects
+        """Have the pool replace a connection that the server closed while it was idle."""
+        # The pool clears `info` when it connects, and gives up after two bad new ones.
+        if not entry.info:
             entry.info["is_used"] = True
             return
         try:
-            connection.poll()
-            connection.poll()
+            connection.poll()  # reads the last message of a closing server; doesn't wait
+            connection.poll()  # reads the end of the stream, which raises an error
         except psycopg2.Error as error:
             raise sa.exc.DisconnectionError from error
 
@@ -230,16 +221,6 @@ def first_line(error: Exception) -> str:
     return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
-async def get_session() -> Session:
-    """Return a session. It holds a connection only in a transaction; see `execute`.
-
-    A `yield` would close it at the time limit of `in_thread`, while its thread uses it.
-    """
-    return Session(engine)
-
-
-SessionDep = Annotated[Session, Depends(get_session)]
-
 # --- Application ------------------------------------------------------------------
 
 
@@ -255,10 +236,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The process ends. Starlette logs the traceback; one line is enough.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
+    # `in_thread` uses these threads: as many as connections, so none waits for one.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE))
     yield
     engine.dispose()
-    # The last connection to a SQLite file removes its -wal file. If several workers close
-    # theirs at the same moment, none is the last one, and they close again.
+    # The last connection to a SQLite file removes its -wal file, without which a copy is
+    # not complete. If several workers close at once, none is the last, and they repeat it.
     for _ in range(100):
         if SQLITE and os.path.exists(f"{url.database}-wal"):
             engine.connect().close()
@@ -271,18 +254,20 @@ app = FastAPI(
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # Defines the schema for `documented`. As it covers every error, FastAPI adds no 422.
+    # Defines the schema that `documented` refers to. With a default, FastAPI adds no 422.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
 
-# `max_body_size` of FastAPI answers in plain text. https://starlette.dev/middleware/
+# FastAPI's `max_body_size` answers in plain text. https://starlette.dev/middleware/
 def limit_body(inner: ASGIApp) -> ASGIApp:
     """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        # float(), because int() refuses 5,000 digits.
-        if float(dict(scope.get("headers", [])).get(b"content-length", 0)) > MAX_BODY:
+        if scope["type"] != "http":
+            return await inner(scope, receive, send)
+        # float(), because int() refuses 5,000 digits, which uvicorn accepts.
+        if float(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
 
@@ -300,10 +285,14 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# The last one is the outermost. A page can read what passes through the CORS middleware.
+async def on_defect(_: Request, exc: Exception) -> Response:
+    """Answer 500. The middleware raises the exception again, for the log."""
+    return problem(500, DETAILS[500])
+
+
+# The last one is the outermost. A handler of `Exception` would answer outside of CORS.
 app.add_middleware(limit_body)
-# Answers an exception that has no handler, and raises it again for the log.
-app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
+app.add_middleware(ServerErrorMiddleware, handler=on_defect)
 app.add_middleware(
     CORSMiddleware,
     allow_origins=[origin.strip().rstrip("/") for origin in CORS_ORIGINS.split(",")],
@@ -315,17 +304,16 @@ app.add_middleware(
 
 # Starlette's class: the router raises it, and FastAPI's is a subclass of it.
 @app.exception_handler(StarletteHTTPException)
-async def on_http_exception(_: Request, error: StarletteHTTPException) -> Response:
-    """Answer an HTTPException as a problem. FastAPI's own 400 is about the body."""
-    errors = {"errors": [{"loc": ["body"], "msg": error.detail}]}
-    members: dict[str, Any] = errors if error.status_code == 400 else {}
-    return problem(error.status_code, error.detail, error.headers, **members)
+async def on_http_exception(_: Request, exc: StarletteHTTPException) -> Response:
+    """Answer an HTTPException as a problem. A 400 is FastAPI's: it can't read the body."""
+    errors = [{"loc": ["body"], "msg": exc.detail}] if exc.status_code == 400 else ()
+    return problem(exc.status_code, exc.detail, exc.headers, errors)
 
 
 @app.exception_handler(RequestValidationError)
-async def on_invalid_input(_: Request, error: RequestValidationError) -> Response:
+async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
     """Answer 400 with what is wrong and where. FastAPI would also repeat the input."""
-    errors = [{"loc": each["loc"], "msg": each["msg"]} for each in error.errors()]
+    errors = [{"loc": error["loc"], "msg": error["msg"]} for error in exc.errors()]
     return problem(400, DETAILS[400], errors=errors)
 
 
@@ -334,59 +322,61 @@ def is_unavailable(error: sa.exc.SQLAlchemyError) -> bool:
     if isinstance(error, sa.exc.OperationalError):  # such as a lock or a full disk
         # SQLite raises it for a wrong statement, too.
         return getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # Or no connection became free, the connection was lost, the server is read-only.
+    # Not a DBAPIError: no connection became free. Invalidated: lost, or read-only.
     return not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated
 
 
 @app.exception_handler(sa.exc.TimeoutError)
 @app.exception_handler(sa.exc.DBAPIError)
-async def on_database_error(_: Request, error: sa.exc.SQLAlchemyError) -> Response:
-    """Answer 503 if the database can't be used, else 500."""
-    if not is_unavailable(error):
-        # The log shows this error instead, because the other one can quote a title.
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RuntimeError(reason).with_traceback(error.__traceback__) from None
-    log.warning("The database can't be used: %s", first_line(error))
+async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response:
+    """Answer 503 if the database can't be used. Raise any other error again."""
+    if not is_unavailable(exc):
+        # As another one, because the message of this one can quote a title in the log.
+        reason = f"{type(exc).__name__}: {first_line(exc)}"
+        raise RuntimeError(reason).with_traceback(exc.__traceback__) from None
+    log.warning("The database can't be used: %s", first_line(exc))
     return problem(503, DETAILS[503], RETRY)
 
 
 # --- Authentication ---------------------------------------------------------------
 
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
-# UUID() also accepts other forms: two subjects could be one user.
+# UUID() also accepts braces, a URN and no hyphens. Only the usual form is a subject.
 UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class KeySet:
     """The public keys of the auth system, cached.
 
-    With the cache of `jwt.PyJWKClient`, a failed look-up would refuse every token. Here,
-    a request uses a cached key. If the last look-up is older than MAX_AGE, it starts one,
-    and waits for it only if no request came for MAX_IDLE. A request with an unknown key
-    waits: for a new look-up, or for the last one if that is younger than INTERVAL.
+    A cached key is used. If the keys are older than MAX_AGE, a request also starts a
+    look-up; it waits for it only if no request came for MAX_IDLE. For an unknown key, a
+    request starts a look-up, at most one per INTERVAL, and waits for it. If a look-up
+    fails, the old keys serve; with the cache of `jwt.PyJWKClient`, they would not.
     """
 
     MAX_AGE = 300  # seconds
     MAX_IDLE = 600  # seconds
     INTERVAL = 10  # seconds
-    TIMEOUT = 5  # seconds, for a read of the client and for a whole look-up
+    TIMEOUT = 5  # seconds, for each read from the socket and for the look-up as a whole
 
     def __init__(self, url: str) -> None:
-        self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
+        client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
+        self.get_keys = client.get_signing_keys
+        self.threads = ThreadPoolExecutor()  # not those that wait for the database
         self.keys: dict[str, jwt.PyJWK] = {}
-        self.looked_up_at = self.asked_at = float("-inf")
-        self.look_up: asyncio.Task[None]  # the last one
+        self.fetched_at = self.looked_up_at = self.asked_at = float("-inf")
+        self.look_up: asyncio.Task[None]  # the last one; the first request starts one
 
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
         now = monotonic()
         is_cached = key_id in self.keys
-        must_wait = not is_cached or now - self.asked_at > self.MAX_IDLE
-        if now - self.looked_up_at > (self.MAX_AGE if is_cached else self.INTERVAL):
+        is_due = not is_cached or now - self.fetched_at > self.MAX_AGE
+        if is_due and now - self.looked_up_at > self.INTERVAL:
             self.looked_up_at = now
             self.look_up = asyncio.create_task(self.fetch())
             self.look_up.add_done_callback(self.log_failure)
-        if must_wait:
+        if not is_cached or now - self.asked_at > self.MAX_IDLE:
             # `await self.look_up` would cancel it if the request is cancelled.
             await asyncio.wait({self.look_up})
         self.asked_at = now
@@ -399,19 +389,25 @@ class KeySet:
     async def fetch(self) -> None:
         """Replace the cached keys, unless the look-up fails."""
         async with asyncio.timeout(self.TIMEOUT):
-            keys = await asyncio.to_thread(self.client.get_signing_keys)
+            keys = await asyncio.wrap_future(self.threads.submit(self.get_keys))
+        # PyJWT compares ALGORITHMS with what the token says, not with the key.
+        keys = [key for key in keys if key.algorithm_name in ALGORITHMS]
         self.keys = {key.key_id: key for key in keys if key.key_id}
+        self.fetched_at = monotonic()
 
     def log_failure(self, look_up: asyncio.Task[None]) -> None:
         if not look_up.cancelled() and (error := look_up.exception()):
-            log.warning("JWT_JWKS_URL can't be used: %s", type(error).__name__)
+            log.warning("JWT_JWKS_URL can't be used: %r", error)
 
 
-key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
+try:
+    key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
+except (jwt.PyJWTError, ValueError):  # PyJWT refuses other schemes.
+    refuse_to_start("JWT_JWKS_URL must be an http(s) URL.")
 
 
 async def verify(token: str) -> UUID:
-    """Return the subject of a token. Raises PyJWTError, or see `KeySet.find`."""
+    """Return the subject of a token. Raises PyJWTError, or the 503 of `KeySet.find`."""
     key: bytes | jwt.PyJWK = JWT_SECRET
     if key_set:
         key = await key_set.find(jwt.get_unverified_header(token).get("kid", ""))
@@ -434,10 +430,7 @@ BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
-    """Return the user id of a valid token, which is also the one of the path.
-
-    401: no valid token. 403: the path of another user. 503: see `KeySet.find`.
-    """
+    """Return the user id of token and path. 401: no valid token. 403: they differ."""
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
     try:
@@ -456,27 +449,23 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 # --- Endpoints --------------------------------------------------------------------
 
 TIME_LIMIT = 20  # seconds; a look-up of keys before it takes up to 5
-# As many as the pool keeps connections, so that no thread waits for a connection.
-threads = ThreadPoolExecutor(POOL_SIZE)
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a `def` endpoint in one of `threads`, with a time limit.
+    """Call a `def` endpoint in a thread, with a time limit, which FastAPI does not have.
 
     503: the limit has passed. Without `Retry-After`, because the statement goes on.
-    FastAPI itself calls a `def` endpoint in a thread, but without a limit.
+    Stands below `@app.get`, which sees the parameters of the endpoint through `wraps`.
     """
 
-    @wraps(endpoint)  # FastAPI sees the parameters of the endpoint.
+    @wraps(endpoint)
     async def call(**arguments: Any) -> Any:
-        # With a copy of its context variables, such as the trace id of the request.
-        work = partial(copy_context().run, endpoint, **arguments)
-        future = asyncio.get_running_loop().run_in_executor(threads, work)
-        # Raises nothing, unlike `wait_for`: a TimeoutError can be the endpoint's own.
-        await asyncio.wait({future}, timeout=TIME_LIMIT)
-        if future.done():
-            return future.result()  # or raise what the endpoint raised
-        future.cancel()  # which has an effect only if it was still waiting for a thread
+        try:
+            async with asyncio.timeout(TIME_LIMIT) as limit:
+                return await asyncio.to_thread(endpoint, **arguments)
+        except TimeoutError:
+            if not limit.expired():  # The endpoint raised it.
+                raise
         late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
         log.warning(late)
         raise HTTPException(503, late)
@@ -484,13 +473,25 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
-    """Execute one statement and return its rows.
+async def get_session() -> Session:
+    """Return a session. It needs no closing: it holds a connection only in `execute`.
 
-    The `with` commits, or after an exception rolls back, and gives the connection back.
-    In autocommit this sends nothing: the database has committed the statement.
+    A `yield`, as in the tutorial, would close it at the time limit, while the thread still
+    uses it. `rollback()` undoes nothing, because the engine is in autocommit.
     """
-    # The session of a test, in place of `get_session`, can be in a transaction.
+    return Session(engine)
+
+
+SessionDep = Annotated[Session, Depends(get_session)]
+
+
+def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
+    """Execute one statement with the values of its parameters, and return its rows.
+
+    The `with` ends the transaction of the session and gives the connection back. In
+    autocommit that sends nothing, because the database has committed the statement.
+    """
+    # A test may override `get_session` with a session that is already in a transaction.
     transaction = session.get_transaction() or session.begin()
     with transaction:
         return list(session.exec(statement, params=values))
@@ -504,22 +505,21 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
     return TaskPublic.model_validate(rows[0])
 
 
-# Each statement is a constant above its endpoint, in SQLAlchemy Core, with its SQL above.
-# https://docs.sqlalchemy.org/en/21/tutorial/data.html
-# `tasks.c.title` is a column. Operators make SQL of it: `&` AND, `|` OR, `~` NOT. A value
-# that `execute` passes is the one of a parameter: `bindparam("task")` is :task. A value
-# with the name of a column sets the column. An INSERT gets its columns in this way, or
-# their defaults from models.py. An UPDATE must not: hence :user, :task and :new_title.
+# Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
+# `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
+# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. A
+# value that is named like a column sets it: an INSERT gets its columns so, and the others
+# have defaults in models.py. An UPDATE avoids it by the names :user, :task, :new_title.
 OWNED = tasks.c.user_id == sa.bindparam("user")
 THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
 STATE = sa.bindparam("state", type_=sa.Boolean)
 NOW = sa.bindparam("now", type_=UTCDateTime)
 
-# user_id = :user AND (:state IS NULL OR is_completed = :state)
+# SELECT count(*) AS total FROM tasks
+# WHERE user_id = :user AND (:state IS NULL OR is_completed = :state)
 LISTED = OWNED & (STATE.is_(None) | (tasks.c.is_completed == STATE))
-# SELECT count(*) AS total FROM tasks WHERE LISTED
-COUNT_TASKS = sa.select(sa.func.count().label("total")).where(LISTED)
-# SELECT *, (COUNT_TASKS) AS total FROM tasks WHERE LISTED
+COUNT_TASKS = sa.select(sa.func.count().label("total")).select_from(tasks).where(LISTED)
+# SELECT tasks.*, (SELECT count(*) ...) AS total FROM tasks WHERE ..., both as above,
 # ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset
 LIST_TASKS = (
     sa.select(tasks, COUNT_TASKS.scalar_subquery().label("total"))
@@ -549,9 +549,9 @@ def list_tasks(
     return TaskPage.model_validate({"data": rows, "meta": meta})
 
 
-# INSERT INTO tasks (…) VALUES (…) RETURNING *
+# INSERT INTO tasks (...) VALUES (...) RETURNING *
 CREATE_TASK = sa.insert(tasks).returning(tasks)
-# INSERT INTO users (…) VALUES (…) ON CONFLICT DO NOTHING
+# INSERT INTO users (...) VALUES (...) ON CONFLICT DO NOTHING
 CREATE_USER = (sqlite if SQLITE else postgresql).insert(User).on_conflict_do_nothing()
 
 
@@ -574,13 +574,14 @@ def create_task(
         # The user has no row yet. The two statements belong together, so they are in one
         # transaction: both rows or none. An error with another cause occurs again.
         with session.begin():
-            session.connection(execution_options=TRANSACTION)
+            session.connection(execution_options=TRANSACTION)  # instead of autocommit
             session.exec(CREATE_USER, params={"id": user_id})
             rows = list(session.exec(CREATE_TASK, params=values))
     response.headers["Location"] = f"{request.url.path}/{rows[0].id}"
     return TaskPublic.model_validate(rows[0])
 
 
+# SELECT * FROM tasks WHERE user_id = :user AND id = :task
 GET_TASK = sa.select(tasks).where(THE_TASK)
 
 
@@ -591,17 +592,19 @@ def get_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> TaskPubl
     return task_or_404(session, GET_TASK, user=user_id, task=task_id)
 
 
-# UPDATE tasks SET title = :new_title, updated_at = :now, is_completed = KEPT,
-#     completed_at = CASE WHEN KEPT THEN coalesce(completed_at, :now) END
+# UPDATE tasks SET title = :new_title, updated_at = :now,
+#     is_completed = coalesce(:state, is_completed),
+#     completed_at = CASE WHEN coalesce(:state, is_completed)
+#                         THEN coalesce(completed_at, :now) END
 # WHERE user_id = :user AND id = :task RETURNING *
-# with coalesce(:state, is_completed) as KEPT. A CASE without ELSE is NULL.
-KEPT = sa.func.coalesce(STATE, tasks.c.is_completed)
-COMPLETED_SINCE = sa.func.coalesce(tasks.c.completed_at, NOW)
+# On the right side of = are the old values. A CASE without ELSE is NULL.
+NEW_STATE = sa.func.coalesce(STATE, tasks.c.is_completed)
+COMPLETED_AT = sa.func.coalesce(tasks.c.completed_at, NOW)
 UPDATE_TASK = (
     sa.update(tasks)
     .where(THE_TASK)
     .values(title=sa.bindparam("new_title"), updated_at=NOW)
-    .values(is_completed=KEPT, completed_at=sa.case((KEPT, COMPLETED_SINCE)))
+    .values(is_completed=NEW_STATE, completed_at=sa.case((NEW_STATE, COMPLETED_AT)))
     .returning(tasks)
 )
 
@@ -612,12 +615,13 @@ def update_task(
     user_id: UserIdDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Update the title of a task and, if it is given, its state."""
-    state = body.model_dump().get("is_completed")  # None if it is MISSING
+    state = body.model_dump().get("is_completed")  # None: a MISSING one is not dumped
     values = {"user": user_id, "task": task_id, "state": state}
     values |= {"new_title": body.title, "now": datetime.now(UTC)}
     return task_or_404(session, UPDATE_TASK, **values)
 
 
+# DELETE FROM tasks WHERE user_id = :user AND id = :task RETURNING id
 DELETE_TASK = sa.delete(tasks).where(THE_TASK).returning(tasks.c.id)
 
 
@@ -629,16 +633,13 @@ def delete_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> None:
         raise HTTPException(404, DETAILS[404])
 
 
-# UPDATE tasks SET updated_at = :now, is_completed = TOGGLED,
-#     completed_at = CASE WHEN TOGGLED THEN coalesce(completed_at, :now) END
-# WHERE user_id = :user AND id = :task RETURNING *
-# with coalesce(:state, NOT is_completed) as TOGGLED
-TOGGLED = sa.func.coalesce(STATE, ~tasks.c.is_completed)
+# The same without a title, and with NOT: coalesce(:state, NOT is_completed)
+TOGGLED_STATE = sa.func.coalesce(STATE, ~tasks.c.is_completed)
 COMPLETE_TASK = (
     sa.update(tasks)
     .where(THE_TASK)
-    .values(updated_at=NOW)
-    .values(is_completed=TOGGLED, completed_at=sa.case((TOGGLED, COMPLETED_SINCE)))
+    .values(updated_at=NOW, is_completed=TOGGLED_STATE)
+    .values(completed_at=sa.case((TOGGLED_STATE, COMPLETED_AT)))
     .returning(tasks)
 )
 
@@ -673,7 +674,7 @@ async def root(request: Request) -> RedirectResponse:
 
 
 def demo() -> None:
-    """Print `curl` commands, with the port that uvicorn's parser finds; start uvicorn."""
+    """Print `curl` commands for the host and port given to uvicorn, then start it."""
     options = ["app:app", "--ws", "none"] + sys.argv[1:]
     context = uvicorn.main.make_context("app.py", [*options], resilient_parsing=True)
     if context.params["env_file"] or key_set:

@@ -1,7 +1,7 @@
 """The tables, and the bodies of requests and responses.
 
 The auth system owns the users; a row in `users` says that a user has created a task here.
-Times are aware datetimes in UTC. SQLite stores them without a time zone.
+Times are aware datetimes in UTC. SQLModel adds the time zone that SQLite does not store.
 """
 
 from datetime import UTC, datetime
@@ -33,15 +33,14 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task of a user. The database refuses a task that breaks one of these rules."""
+    """A task of a user, who is part of its key. The database refuses a broken one."""
 
     __tablename__ = "tasks"
     __table_args__ = (
-        CheckConstraint("length(title) BETWEEN 1 AND 200", "title_length"),
-        CheckConstraint("is_completed = (completed_at IS NOT NULL)", "completed_at"),
+        CheckConstraint("length(title) BETWEEN 1 AND 200", name="title_length"),
+        CheckConstraint("is_completed = (completed_at IS NOT NULL)", name="completed"),
     )
 
-    # First in the key, because the tasks of a user are found, and stored, together.
     user_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
     id: UUID = Field(primary_key=True, default_factory=uuid4)
     title: str
@@ -63,7 +62,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # Also refused: white space alone, and a NUL, which PostgreSQL can't store.
+    # Tells clients: not white space alone, and no NUL, which PostgreSQL can't store.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
