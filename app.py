@@ -474,7 +474,7 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def get_session() -> Session:
-    """Return a session. It needs no closing: it holds a connection only in `execute`.
+    """Return a session. It needs no closing: it has a connection only in a transaction.
 
     A `yield`, as in the tutorial, would close it at the time limit, while the thread still
     uses it. `rollback()` undoes nothing, because the engine is in autocommit.
