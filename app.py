@@ -1,6 +1,6 @@
 """The Task API: a to-do backend. An auth system signs in the users and issues JWTs.
 
-This is the way of a request through the sections of this file:
+`python app.py` is a demo. The README shows other starts. This is the way of a request:
 
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user_id` verifies the token and compares it with the path.
@@ -8,14 +8,14 @@ This is the way of a request through the sections of this file:
                      `execute`, which sends one statement. A first task takes more.
 
 Some forms are here for speed. If you don't need it, write the plain form, which costs a
-request more round trips to the database or more CPU time:
+request more round trips to the database, or this share of its CPU time:
 
-    here                      plain form                    costs
-    engine in autocommit      `session.commit()`            2 round trips
-    `check_connection`        `pool_pre_ping=True`          1 round trip
-    `async def get_session`   `def get_session`             10 to 20 %
-    statements as constants   statements in the endpoints   3 to 17 %
-    rows of the table         objects, `select(Task)`       11 to 16 %, if it reads
+    here                      plain form                       costs
+    engine in autocommit      neither that nor TRANSACTION     2 round trips
+    `check_connection`        `pool_pre_ping=True`             1 round trip
+    `async def get_session`   `def get_session`                15 to 25 %
+    statements as constants   statements in the endpoints      3 to 17 %
+    rows of `tasks`           objects: see `get_task`          11 to 16 % of a read
 
 The subject (`sub`) of a token is the user id (RFC 7519). The key set has the public keys
 of the auth system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
@@ -30,11 +30,10 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
-from secrets import token_urlsafe
 from time import monotonic
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -50,7 +49,6 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, UTCDateTime
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,8 +61,8 @@ from models import (
     TaskPage,
     TaskPublic,
     TaskUpdate,
-    User,
     tasks,
+    users,
 )
 
 log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only errors.
@@ -78,9 +76,9 @@ JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
 CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
 
 if __name__ == "__main__" and not JWT_JWKS_URL:
-    # The demo needs no settings. This file runs twice: as `__main__`, which makes a secret,
-    # and as `app`, which uvicorn imports and which reads it.
-    os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or token_urlsafe(32)
+    # `python app.py` runs this file as `__main__`, which makes a secret. uvicorn then
+    # imports it again, as `app`, which finds the secret in the environment.
+    os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or os.urandom(32).hex()
 
 JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
@@ -93,8 +91,10 @@ def refuse_to_start(reason: str) -> NoReturn:
 
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
-if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
-    refuse_to_start("JWT_SECRET is too short: set at least 32 random bytes.")
+try:  # PyJWT refuses a secret under 32 bytes (RFC 7518, section 3.2), and a public key.
+    jwt.PyJWT({"enforce_minimum_key_length": True}).encode({}, JWT_SECRET or bytes(32))
+except jwt.InvalidKeyError as error:
+    refuse_to_start(f"JWT_SECRET can't be used: {error}")
 
 # --- Errors -----------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ DETAILS = {
     503: "The database can't be used at the moment.",
 }
 MAX_BODY = 64 * 1024  # bytes
-RETRY = {"Retry-After": "5"}  # seconds
+RETRY = {"Retry-After": "10"}  # seconds
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -139,9 +139,9 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Give up connecting after 5 seconds an address, and a silent connection after 9.
+# Give up after 5 seconds per address to connect, and after 9 (3 + 2 * 3) of silence.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-LIBPQ_DEFAULTS = {
+TIMEOUTS = {
     "connect_timeout": "5",
     "keepalives_idle": "3",
     "keepalives_interval": "3",
@@ -153,14 +153,13 @@ try:
     url = sa.make_url(DATABASE_URL)
     SQLITE = url.drivername == "sqlite"
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
-        query = {**LIBPQ_DEFAULTS, **url.query}
-        url = url.set(drivername="postgresql+psycopg2", query=query)
+        url = url.set(drivername="postgresql+psycopg2", query=TIMEOUTS | url.query)
     elif not SQLITE or ":memory:" in str(url.database):
         raise ValueError
     engine = sa.create_engine(
         url,
-        # Each statement is committed at once; for two in one transaction, see
-        # `create_task`. Set per session instead, this costs a round trip, for a SET.
+        # Each statement is committed at once: `rollback()` undoes nothing. `create_task`
+        # has a transaction. If each session set this, a SET would cost a round trip.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,  # There is nothing to roll back.
         pool_size=POOL_SIZE,
@@ -171,7 +170,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# A transaction sets this instead of autocommit: the default level of the database.
+# A transaction uses this in place of autocommit: the usual level of the database.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -189,19 +188,19 @@ else:
     @sa.event.listens_for(engine, "checkout")
     def check_connection(connection: Any, entry: Any, _: object) -> None:
         """Have the pool replace a connection that the server closed while it was idle."""
-        # The pool clears `info` when it connects, and gives up after two bad new ones.
+        # A new connection has an empty `info`. It needs no check.
         if not entry.info:
             entry.info["is_used"] = True
             return
         try:
-            connection.poll()  # reads the last message of a closing server; doesn't wait
-            connection.poll()  # reads the end of the stream, which raises an error
+            connection.poll()  # reads what a closing server sent last; does not wait
+            connection.poll()  # if the server has closed, this one raises an error
         except psycopg2.Error as error:
             raise sa.exc.DisconnectionError from error
 
     @sa.event.listens_for(engine, "handle_error")
     def give_up_read_only(event: Any) -> None:
-        """Count a server that became read-only, in a failover, as a lost one."""
+        """Treat a connection as lost if a failover made its server read-only."""
         if isinstance(event.original_exception, psycopg2.errors.ReadOnlySqlTransaction):
             event.is_disconnect = True
 
@@ -236,12 +235,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The process ends. Starlette logs the traceback; one line is enough.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
-    # `in_thread` uses these threads: as many as connections, so none waits for one.
+    # For `in_thread`: as many as the pool keeps, so no thread waits for a connection.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE))
     yield
     engine.dispose()
-    # The last connection to a SQLite file removes its -wal file, without which a copy is
-    # not complete. If several workers close at once, none is the last, and they repeat it.
+    # A copy of a SQLite file without its -wal file is incomplete. The last connection
+    # removes that file. Workers that close at once can all miss it, and try again.
     for _ in range(100):
         if SQLITE and os.path.exists(f"{url.database}-wal"):
             engine.connect().close()
@@ -250,24 +249,23 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(
     title="Task API",
-    version="1.0.0",
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # Defines the schema that `documented` refers to. With a default, FastAPI adds no 422.
+    # `model` adds the schema that `documented` refers to; a default keeps the 422 out.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
 
-# FastAPI's `max_body_size` answers in plain text. https://starlette.dev/middleware/
+# The 413 of FastAPI's `max_body_size` is plain text. https://starlette.dev/middleware/
 def limit_body(inner: ASGIApp) -> ASGIApp:
     """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await inner(scope, receive, send)
-        # float(), because int() refuses 5,000 digits, which uvicorn accepts.
-        if float(Headers(scope=scope).get("content-length", 0)) > MAX_BODY:
+        # Not int(): it raises an error at 5,000 digits, which uvicorn lets through.
+        if float(Request(scope).headers.get("content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
 
@@ -275,7 +273,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
             nonlocal size
             part = await receive()
             size += len(part.get("body", b""))
-            # FastAPI reads the body, so one of its handlers answers this exception.
+            # FastAPI calls this to read the body, so `on_http_exception` answers.
             if size > MAX_BODY:
                 raise HTTPException(413, DETAILS[413])
             return part
@@ -286,11 +284,11 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
 
 
 async def on_defect(_: Request, exc: Exception) -> Response:
-    """Answer 500. The middleware raises the exception again, for the log."""
+    """Answer 500. ServerErrorMiddleware raises `exc` again, and uvicorn logs it."""
     return problem(500, DETAILS[500])
 
 
-# The last one is the outermost. A handler of `Exception` would answer outside of CORS.
+# The last one is the outermost. `exception_handler(Exception)` would be outside CORS.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=on_defect)
 app.add_middleware(
@@ -302,10 +300,10 @@ app.add_middleware(
 )
 
 
-# Starlette's class: the router raises it, and FastAPI's is a subclass of it.
+# Starlette's class, because the router raises it. FastAPI's is a subclass.
 @app.exception_handler(StarletteHTTPException)
 async def on_http_exception(_: Request, exc: StarletteHTTPException) -> Response:
-    """Answer an HTTPException as a problem. A 400 is FastAPI's: it can't read the body."""
+    """Answer an HTTPException as a problem. FastAPI raises 400 for an unreadable body."""
     errors = [{"loc": ["body"], "msg": exc.detail}] if exc.status_code == 400 else ()
     return problem(exc.status_code, exc.detail, exc.headers, errors)
 
@@ -317,13 +315,13 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
     return problem(400, DETAILS[400], errors=errors)
 
 
-def is_unavailable(error: sa.exc.SQLAlchemyError) -> bool:
+def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
     """Return whether the database can't be used. Any other error is a defect."""
-    if isinstance(error, sa.exc.OperationalError):  # such as a lock or a full disk
-        # SQLite raises it for a wrong statement, too.
-        return getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # Not a DBAPIError: no connection became free. Invalidated: lost, or read-only.
-    return not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated
+    if isinstance(exc, sa.exc.OperationalError):
+        # Such as a lock or a full disk. But SQLite raises it for a wrong statement, too.
+        return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
+    # No DBAPIError: no connection became free. Invalidated: see `give_up_read_only`.
+    return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
 @app.exception_handler(sa.exc.TimeoutError)
@@ -331,7 +329,7 @@ def is_unavailable(error: sa.exc.SQLAlchemyError) -> bool:
 async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response:
     """Answer 503 if the database can't be used. Raise any other error again."""
     if not is_unavailable(exc):
-        # As another one, because the message of this one can quote a title in the log.
+        # As a new exception: the message of `exc` could put a title into the log.
         reason = f"{type(exc).__name__}: {first_line(exc)}"
         raise RuntimeError(reason).with_traceback(exc.__traceback__) from None
     log.warning("The database can't be used: %s", first_line(exc))
@@ -348,10 +346,10 @@ UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 class KeySet:
     """The public keys of the auth system, cached.
 
-    A cached key is used. If the keys are older than MAX_AGE, a request also starts a
-    look-up; it waits for it only if no request came for MAX_IDLE. For an unknown key, a
-    request starts a look-up, at most one per INTERVAL, and waits for it. If a look-up
-    fails, the old keys serve; with the cache of `jwt.PyJWKClient`, they would not.
+    A cached key is used at once. If the keys are older than MAX_AGE, the request also
+    starts a look-up, and waits only if it is the first one in MAX_IDLE seconds. With an
+    unknown key, it starts a look-up, at most one per INTERVAL, and waits for it. If a
+    look-up fails, the old keys stay; the cache of `jwt.PyJWKClient` would drop them.
     """
 
     MAX_AGE = 300  # seconds
@@ -362,10 +360,12 @@ class KeySet:
     def __init__(self, url: str) -> None:
         client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
         self.get_keys = client.get_signing_keys
-        self.threads = ThreadPoolExecutor()  # not those that wait for the database
+        self.threads = (
+            ThreadPoolExecutor()
+        )  # Its own: a busy database doesn't delay it.
         self.keys: dict[str, jwt.PyJWK] = {}
         self.fetched_at = self.looked_up_at = self.asked_at = float("-inf")
-        self.look_up: asyncio.Task[None]  # the last one; the first request starts one
+        self.look_up: asyncio.Task[None]  # The last one. The first request starts one.
 
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
@@ -377,7 +377,7 @@ class KeySet:
             self.look_up = asyncio.create_task(self.fetch())
             self.look_up.add_done_callback(self.log_failure)
         if not is_cached or now - self.asked_at > self.MAX_IDLE:
-            # `await self.look_up` would cancel it if the request is cancelled.
+            # Not `await self.look_up`: a cancelled request would cancel it for all.
             await asyncio.wait({self.look_up})
         self.asked_at = now
         if key_id in self.keys:
@@ -390,9 +390,7 @@ class KeySet:
         """Replace the cached keys, unless the look-up fails."""
         async with asyncio.timeout(self.TIMEOUT):
             keys = await asyncio.wrap_future(self.threads.submit(self.get_keys))
-        # PyJWT compares ALGORITHMS with what the token says, not with the key.
-        keys = [key for key in keys if key.algorithm_name in ALGORITHMS]
-        self.keys = {key.key_id: key for key in keys if key.key_id}
+        self.keys = {str(key.key_id): key for key in keys}
         self.fetched_at = monotonic()
 
     def log_failure(self, look_up: asyncio.Task[None]) -> None:
@@ -430,7 +428,7 @@ BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
-    """Return the user id of token and path. 401: no valid token. 403: they differ."""
+    """Return the id of path and token. 401: no valid token. 403: they are different."""
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
     try:
@@ -448,14 +446,14 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
 
-TIME_LIMIT = 20  # seconds; a look-up of keys before it takes up to 5
+TIME_LIMIT = 20  # seconds for the endpoint; authentication can add 5
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in a thread, with a time limit, which FastAPI does not have.
 
-    503: the limit has passed. Without `Retry-After`, because the statement goes on.
-    Stands below `@app.get`, which sees the parameters of the endpoint through `wraps`.
+    Past the limit: 503, without `Retry-After`, because the thread still runs.
+    Write it below `@app.get`. `wraps` shows FastAPI the parameters of the endpoint.
     """
 
     @wraps(endpoint)
@@ -466,6 +464,7 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         except TimeoutError:
             if not limit.expired():  # The endpoint raised it.
                 raise
+        arguments["session"].info["is_late"] = True
         late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
         log.warning(late)
         raise HTTPException(503, late)
@@ -473,13 +472,14 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-async def get_session() -> Session:
-    """Return a session. It needs no closing: it has a connection only in a transaction.
-
-    A `yield`, as in the tutorial, would close it at the time limit, while the thread still
-    uses it. `rollback()` undoes nothing, because the engine is in autocommit.
-    """
-    return Session(engine)
+async def get_session() -> AsyncIterator[Session]:
+    """Yield a session, and close it, unless the thread of a late answer still uses it."""
+    session = Session(engine)
+    try:
+        yield session
+    finally:
+        if "is_late" not in session.info:
+            session.close()
 
 
 SessionDep = Annotated[Session, Depends(get_session)]
@@ -491,9 +491,8 @@ def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]
     The `with` ends the transaction of the session and gives the connection back. In
     autocommit that sends nothing, because the database has committed the statement.
     """
-    # A test may override `get_session` with a session that is already in a transaction.
-    transaction = session.get_transaction() or session.begin()
-    with transaction:
+    # If the caller has begun a transaction, the caller ends it.
+    with nullcontext() if session.in_transaction() else session.begin():
         return list(session.exec(statement, params=values))
 
 
@@ -507,9 +506,10 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
-# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. A
-# value that is named like a column sets it: an INSERT gets its columns so, and the others
-# have defaults in models.py. An UPDATE avoids it by the names :user, :task, :new_title.
+# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. In
+# an INSERT or UPDATE, a value that is named like a column sets it. CREATE_TASK gets its
+# values so; the others are the defaults in models.py. In an UPDATE, `user_id=` would
+# change the owner, hence :user, :task and :new_title.
 OWNED = tasks.c.user_id == sa.bindparam("user")
 THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
 STATE = sa.bindparam("state", type_=sa.Boolean)
@@ -552,7 +552,7 @@ def list_tasks(
 # INSERT INTO tasks (...) VALUES (...) RETURNING *
 CREATE_TASK = sa.insert(tasks).returning(tasks)
 # INSERT INTO users (...) VALUES (...) ON CONFLICT DO NOTHING
-CREATE_USER = (sqlite if SQLITE else postgresql).insert(User).on_conflict_do_nothing()
+CREATE_USER = (sqlite if SQLITE else postgresql).insert(users).on_conflict_do_nothing()
 
 
 @app.post("/api/{user_id}/tasks", status_code=201, responses=ERRORS)
@@ -566,21 +566,23 @@ def create_task(
 ) -> TaskPublic:
     """Create a task. `Location` is its URL."""
     now = datetime.now(UTC)
-    values = {"user_id": user_id, "created_at": now, "updated_at": now}
-    values |= body.model_dump()
+    values = body.model_dump()
+    values |= {"user_id": user_id, "created_at": now, "updated_at": now}
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
         # The user has no row yet. The two statements belong together, so they are in one
-        # transaction: both rows or none. An error with another cause occurs again.
+        # transaction: both rows or none. Any other IntegrityError is raised again here.
         with session.begin():
-            session.connection(execution_options=TRANSACTION)  # instead of autocommit
+            session.connection(execution_options=TRANSACTION)  # in place of autocommit
             session.exec(CREATE_USER, params={"id": user_id})
-            rows = list(session.exec(CREATE_TASK, params=values))
+            rows = execute(session, CREATE_TASK, **values)
     response.headers["Location"] = f"{request.url.path}/{rows[0].id}"
     return TaskPublic.model_validate(rows[0])
 
 
+# The plain form: `select(Task).where(Task.user_id == user_id, Task.id == task_id)` in the
+# endpoint, with `session.exec(...).first()`.
 # SELECT * FROM tasks WHERE user_id = :user AND id = :task
 GET_TASK = sa.select(tasks).where(THE_TASK)
 
@@ -615,10 +617,9 @@ def update_task(
     user_id: UserIdDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Update the title of a task and, if it is given, its state."""
-    state = body.model_dump().get("is_completed")  # None: a MISSING one is not dumped
-    values = {"user": user_id, "task": task_id, "state": state}
-    values |= {"new_title": body.title, "now": datetime.now(UTC)}
-    return task_or_404(session, UPDATE_TASK, **values)
+    state = body.model_dump().get("is_completed")  # None if MISSING: it is not dumped.
+    values = {"user": user_id, "task": task_id, "state": state, "new_title": body.title}
+    return task_or_404(session, UPDATE_TASK, now=datetime.now(UTC), **values)
 
 
 # DELETE FROM tasks WHERE user_id = :user AND id = :task RETURNING id
@@ -633,7 +634,7 @@ def delete_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> None:
         raise HTTPException(404, DETAILS[404])
 
 
-# The same without a title, and with NOT: coalesce(:state, NOT is_completed)
+# As UPDATE_TASK, but no title, and the state is coalesce(:state, NOT is_completed)
 TOGGLED_STATE = sa.func.coalesce(STATE, ~tasks.c.is_completed)
 COMPLETE_TASK = (
     sa.update(tasks)

@@ -15,8 +15,6 @@ from sqlmodel import CheckConstraint, Field, Index, SQLModel
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
@@ -33,7 +31,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task of a user, who is part of its key. The database refuses a broken one."""
+    """A task. Its key includes its user. The checks refuse an inconsistent row."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -50,7 +48,8 @@ class Task(SQLModel, table=True):
     updated_at: datetime
 
 
-tasks = SQLModel.metadata.tables["tasks"]
+# For statements: `tasks.c.title` is the column of `Task.title`.
+users, tasks = (SQLModel.metadata.tables[name] for name in ("users", "tasks"))
 NEWEST_FIRST = (tasks.c.created_at.desc(), tasks.c.id.desc())
 Index("ix_tasks_user_id_created_at_id", tasks.c.user_id, *NEWEST_FIRST)
 
@@ -62,7 +61,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # Tells clients: not white space alone, and no NUL, which PostgreSQL can't store.
+    # Not white space alone; and no NUL, which PostgreSQL can't store.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
