@@ -1,21 +1,21 @@
 """The Task API: a to-do backend. An auth system signs in the users and issues JWTs.
 
-`python app.py` is a demo. The README shows other starts. This is the way of a request:
+`python app.py` is a demo. The README shows other starts. A request passes through:
 
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user_id` verifies the token and compares it with the path.
-    Endpoints        `in_thread` calls the endpoint in a thread. The endpoint calls
-                     `execute`, which sends one statement. A first task takes more.
+    Endpoints        `in_thread` calls the endpoint, which calls `execute`: one statement.
+                     A user's first task, or a page past the last one, takes more.
 
-Some forms are here for speed. If you don't need it, write the plain form, which costs a
-request more round trips to the database, or this share of its CPU time:
+Some forms are here for speed. The plain form is easier to read, but costs a request more
+round trips to the database, or more CPU time:
 
-    here                      plain form                       costs
-    engine in autocommit      neither that nor TRANSACTION     2 round trips
-    `check_connection`        `pool_pre_ping=True`             1 round trip
-    `async def get_session`   `def get_session`                15 to 25 %
-    statements as constants   statements in the endpoints      3 to 17 %
-    rows of `tasks`           objects: see `get_task`          11 to 16 % of a read
+    here                      plain form                        costs
+    engine in autocommit      `session.commit()` in `execute`   2 round trips
+    `check_connection`        `pool_pre_ping=True`              1 round trip
+    `async def get_session`   `def get_session`                 15 to 25 %
+    statements as constants   statements in the endpoints       3 to 17 %
+    rows of `tasks`           objects: see `get_task`           11 to 16 % of a read
 
 The subject (`sub`) of a token is the user id (RFC 7519). The key set has the public keys
 of the auth system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
@@ -31,8 +31,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from functools import wraps
+from functools import partial, wraps
 from http import HTTPStatus
 from time import monotonic
 from typing import Annotated, Any, NoReturn
@@ -76,25 +77,22 @@ JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
 CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
 
 if __name__ == "__main__" and not JWT_JWKS_URL:
-    # `python app.py` runs this file as `__main__`, which makes a secret. uvicorn then
-    # imports it again, as `app`, which finds the secret in the environment.
+    # The demo. uvicorn imports this file again, as `app`, which then finds the secret.
     os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or os.urandom(32).hex()
 
 JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """End the process with a line on stderr. uvicorn starts no new worker after this."""
+    """End the process with a line on stderr, and a code after which no worker restarts."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
-try:  # PyJWT refuses a secret under 32 bytes (RFC 7518, section 3.2), and a public key.
-    jwt.PyJWT({"enforce_minimum_key_length": True}).encode({}, JWT_SECRET or bytes(32))
-except jwt.InvalidKeyError as error:
-    refuse_to_start(f"JWT_SECRET can't be used: {error}")
+if JWT_SECRET and len(JWT_SECRET) < 32:  # RFC 7518, section 3.2
+    refuse_to_start("JWT_SECRET is too short: set at least 32 random bytes.")
 
 # --- Errors -----------------------------------------------------------------------
 
@@ -124,7 +122,7 @@ def problem(
 
 
 def documented(status: int) -> dict[str, Any]:
-    """Describe an error in the OpenAPI document. The example is made by `problem`."""
+    """Describe an error in the OpenAPI document. `problem` makes the example."""
     message = "Input should be a valid UUID, invalid length: found 1"
     errors = [{"loc": ["path", "user_id"], "msg": message}] if status == 400 else ()
     example = json.loads(bytes(problem(status, DETAILS[status], errors=errors).body))
@@ -139,7 +137,7 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Give up after 5 seconds per address to connect, and after 9 (3 + 2 * 3) of silence.
+# Give up connecting after 5 seconds per address, and a silent connection after 9.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 TIMEOUTS = {
     "connect_timeout": "5",
@@ -159,7 +157,7 @@ try:
     engine = sa.create_engine(
         url,
         # Each statement is committed at once: `rollback()` undoes nothing. `create_task`
-        # has a transaction. If each session set this, a SET would cost a round trip.
+        # has a transaction. Set per session, this would cost the round trip of a SET.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,  # There is nothing to roll back.
         pool_size=POOL_SIZE,
@@ -170,7 +168,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# A transaction uses this in place of autocommit: the usual level of the database.
+# A transaction sets this to leave autocommit: the default level of the database.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -179,7 +177,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # The file keeps this mode. Setting it can fail while another process uses it.
+        # The file keeps this mode. Setting it can fail while another process has it open.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -188,7 +186,7 @@ else:
     @sa.event.listens_for(engine, "checkout")
     def check_connection(connection: Any, entry: Any, _: object) -> None:
         """Have the pool replace a connection that the server closed while it was idle."""
-        # A new connection has an empty `info`. It needs no check.
+        # `info` is empty the first time: the connection is new and needs no check.
         if not entry.info:
             entry.info["is_used"] = True
             return
@@ -231,16 +229,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("JWT_AUDIENCE is not set: tokens for other applications are valid.")
     try:
         create_tables()
-    except (sa.exc.SQLAlchemyError, TypeError, ValueError) as error:
+    except (sa.exc.DBAPIError, TypeError, ValueError) as error:
         # The process ends. Starlette logs the traceback; one line is enough.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
-    # For `in_thread`: as many as the pool keeps, so no thread waits for a connection.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(POOL_SIZE))
     yield
     engine.dispose()
-    # A copy of a SQLite file without its -wal file is incomplete. The last connection
-    # removes that file. Workers that close at once can all miss it, and try again.
+    # A copy of a SQLite file without its -wal file is incomplete. The last connection to
+    # close removes it. If workers close together, none may be the last, so they repeat it.
     for _ in range(100):
         if SQLITE and os.path.exists(f"{url.database}-wal"):
             engine.connect().close()
@@ -252,19 +248,19 @@ app = FastAPI(
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # `model` adds the schema that `documented` refers to; a default keeps the 422 out.
+    # `model` adds the schema for the `$ref`s. With a default, FastAPI documents no 422.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
 
-# The 413 of FastAPI's `max_body_size` is plain text. https://starlette.dev/middleware/
+# Not `max_body_size`: its 413 is plain text. See https://starlette.dev/middleware/
 def limit_body(inner: ASGIApp) -> ASGIApp:
     """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await inner(scope, receive, send)
-        # Not int(): it raises an error at 5,000 digits, which uvicorn lets through.
+        # Not int(): uvicorn lets 5,000 digits through, and int() raises an error there.
         if float(Request(scope).headers.get("content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
@@ -273,7 +269,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
             nonlocal size
             part = await receive()
             size += len(part.get("body", b""))
-            # FastAPI calls this to read the body, so `on_http_exception` answers.
+            # This is called inside FastAPI, so an HTTPException is answered as usual.
             if size > MAX_BODY:
                 raise HTTPException(413, DETAILS[413])
             return part
@@ -288,7 +284,7 @@ async def on_defect(_: Request, exc: Exception) -> Response:
     return problem(500, DETAILS[500])
 
 
-# The last one is the outermost. `exception_handler(Exception)` would be outside CORS.
+# The last one is the outermost: CORS, so that a page can read each answer, also the 500.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=on_defect)
 app.add_middleware(
@@ -316,11 +312,11 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 
 
 def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
-    """Return whether the database can't be used. Any other error is a defect."""
+    """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
-        # Such as a lock or a full disk. But SQLite raises it for a wrong statement, too.
+        # A lock, a full disk. But in SQLite also a wrong statement: SQLITE_ERROR.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # No DBAPIError: no connection became free. Invalidated: see `give_up_read_only`.
+    # The pool's TimeoutError is no DBAPIError. A lost connection is marked invalidated.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
@@ -329,7 +325,7 @@ def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
 async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response:
     """Answer 503 if the database can't be used. Raise any other error again."""
     if not is_unavailable(exc):
-        # As a new exception: the message of `exc` could put a title into the log.
+        # Raise a new exception, because the message of `exc` can contain a title.
         reason = f"{type(exc).__name__}: {first_line(exc)}"
         raise RuntimeError(reason).with_traceback(exc.__traceback__) from None
     log.warning("The database can't be used: %s", first_line(exc))
@@ -339,17 +335,16 @@ async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response
 # --- Authentication ---------------------------------------------------------------
 
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
-# UUID() also accepts braces, a URN and no hyphens. Only the usual form is a subject.
+# UUID() also accepts other forms, such as {...} or one without hyphens.
 UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class KeySet:
-    """The public keys of the auth system, cached.
+    """The cached public keys of the auth system. `PyJWKClient` would drop old ones.
 
-    A cached key is used at once. If the keys are older than MAX_AGE, the request also
-    starts a look-up, and waits only if it is the first one in MAX_IDLE seconds. With an
-    unknown key, it starts a look-up, at most one per INTERVAL, and waits for it. If a
-    look-up fails, the old keys stay; the cache of `jwt.PyJWKClient` would drop them.
+    A cached key is used at once. If the keys are older than MAX_AGE, a look-up starts.
+    An unknown key waits for it; so does a cached one, after MAX_IDLE without requests.
+    At most one look-up starts per INTERVAL. If it fails, the old keys stay.
     """
 
     MAX_AGE = 300  # seconds
@@ -358,11 +353,7 @@ class KeySet:
     TIMEOUT = 5  # seconds, for each read from the socket and for the look-up as a whole
 
     def __init__(self, url: str) -> None:
-        client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
-        self.get_keys = client.get_signing_keys
-        self.threads = (
-            ThreadPoolExecutor()
-        )  # Its own: a busy database doesn't delay it.
+        self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
         self.keys: dict[str, jwt.PyJWK] = {}
         self.fetched_at = self.looked_up_at = self.asked_at = float("-inf")
         self.look_up: asyncio.Task[None]  # The last one. The first request starts one.
@@ -389,7 +380,7 @@ class KeySet:
     async def fetch(self) -> None:
         """Replace the cached keys, unless the look-up fails."""
         async with asyncio.timeout(self.TIMEOUT):
-            keys = await asyncio.wrap_future(self.threads.submit(self.get_keys))
+            keys = await asyncio.to_thread(self.client.get_signing_keys)
         self.keys = {str(key.key_id): key for key in keys}
         self.fetched_at = monotonic()
 
@@ -428,7 +419,7 @@ BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
-    """Return the id of path and token. 401: no valid token. 403: they are different."""
+    """Return the id of the path if it is the token's subject, else 403. No token: 401."""
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
     try:
@@ -447,24 +438,28 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 # --- Endpoints --------------------------------------------------------------------
 
 TIME_LIMIT = 20  # seconds for the endpoint; authentication can add 5
+# As many threads as the pool keeps connections, so that no thread waits for one.
+THREADS = ThreadPoolExecutor(POOL_SIZE)
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a `def` endpoint in a thread, with a time limit, which FastAPI does not have.
+    """Call a `def` endpoint in a thread, as FastAPI does, but with a time limit.
 
-    Past the limit: 503, without `Retry-After`, because the thread still runs.
-    Write it below `@app.get`. `wraps` shows FastAPI the parameters of the endpoint.
+    The endpoint needs a `session`. Past the limit: 503, without `Retry-After`, because the
+    thread goes on. `wraps` shows the parameters of the endpoint to the `@app.get` above.
     """
 
     @wraps(endpoint)
     async def call(**arguments: Any) -> Any:
+        # In a copy of the request's context variables, such as a trace id.
+        work = THREADS.submit(copy_context().run, partial(endpoint, **arguments))
+        arguments["session"].info["work"] = work
         try:
             async with asyncio.timeout(TIME_LIMIT) as limit:
-                return await asyncio.to_thread(endpoint, **arguments)
+                return await asyncio.wrap_future(work)
         except TimeoutError:
             if not limit.expired():  # The endpoint raised it.
                 raise
-        arguments["session"].info["is_late"] = True
         late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
         log.warning(late)
         raise HTTPException(503, late)
@@ -473,12 +468,16 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def get_session() -> AsyncIterator[Session]:
-    """Yield a session, and close it, unless the thread of a late answer still uses it."""
+    """Yield a session, then close it, unless the thread of a late answer still uses it.
+
+    Two writes that belong together need TRANSACTION: see `create_task`.
+    """
     session = Session(engine)
     try:
         yield session
     finally:
-        if "is_late" not in session.info:
+        work = session.info.get("work")
+        if not work or work.done():
             session.close()
 
 
@@ -488,10 +487,10 @@ SessionDep = Annotated[Session, Depends(get_session)]
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
     """Execute one statement with the values of its parameters, and return its rows.
 
-    The `with` ends the transaction of the session and gives the connection back. In
-    autocommit that sends nothing, because the database has committed the statement.
+    At its end, the `with` commits and gives the connection back. In autocommit this sends
+    nothing, because the database has already committed the statement.
     """
-    # If the caller has begun a transaction, the caller ends it.
+    # In a transaction of the caller, the caller ends it.
     with nullcontext() if session.in_transaction() else session.begin():
         return list(session.exec(statement, params=values))
 
@@ -507,9 +506,8 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
 # `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. In
-# an INSERT or UPDATE, a value that is named like a column sets it. CREATE_TASK gets its
-# values so; the others are the defaults in models.py. In an UPDATE, `user_id=` would
-# change the owner, hence :user, :task and :new_title.
+# an INSERT or UPDATE, a value named like a column sets the column. So CREATE_TASK needs
+# no `.values()` (models.py has the defaults), and the UPDATEs have :user and :new_title.
 OWNED = tasks.c.user_id == sa.bindparam("user")
 THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
 STATE = sa.bindparam("state", type_=sa.Boolean)
@@ -519,7 +517,7 @@ NOW = sa.bindparam("now", type_=UTCDateTime)
 # WHERE user_id = :user AND (:state IS NULL OR is_completed = :state)
 LISTED = OWNED & (STATE.is_(None) | (tasks.c.is_completed == STATE))
 COUNT_TASKS = sa.select(sa.func.count().label("total")).select_from(tasks).where(LISTED)
-# SELECT tasks.*, (SELECT count(*) ...) AS total FROM tasks WHERE ..., both as above,
+# SELECT tasks.*, (the statement above) AS total FROM tasks WHERE (the same as above)
 # ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset
 LIST_TASKS = (
     sa.select(tasks, COUNT_TASKS.scalar_subquery().label("total"))
@@ -599,7 +597,7 @@ def get_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> TaskPubl
 #     completed_at = CASE WHEN coalesce(:state, is_completed)
 #                         THEN coalesce(completed_at, :now) END
 # WHERE user_id = :user AND id = :task RETURNING *
-# On the right side of = are the old values. A CASE without ELSE is NULL.
+# To the right of =, a column has its old value. A CASE without ELSE is NULL.
 NEW_STATE = sa.func.coalesce(STATE, tasks.c.is_completed)
 COMPLETED_AT = sa.func.coalesce(tasks.c.completed_at, NOW)
 UPDATE_TASK = (
@@ -617,7 +615,7 @@ def update_task(
     user_id: UserIdDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Update the title of a task and, if it is given, its state."""
-    state = body.model_dump().get("is_completed")  # None if MISSING: it is not dumped.
+    state = body.model_dump().get("is_completed")  # None: MISSING is left out.
     values = {"user": user_id, "task": task_id, "state": state, "new_title": body.title}
     return task_or_404(session, UPDATE_TASK, now=datetime.now(UTC), **values)
 
@@ -675,7 +673,7 @@ async def root(request: Request) -> RedirectResponse:
 
 
 def demo() -> None:
-    """Print `curl` commands for the host and port given to uvicorn, then start it."""
+    """Print `curl` commands for the host and port of uvicorn's options, then start it."""
     options = ["app:app", "--ws", "none"] + sys.argv[1:]
     context = uvicorn.main.make_context("app.py", [*options], resilient_parsing=True)
     if context.params["env_file"] or key_set:

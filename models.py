@@ -15,6 +15,7 @@ from sqlmodel import CheckConstraint, Field, Index, SQLModel
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
@@ -31,7 +32,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. Its key includes its user. The checks refuse an inconsistent row."""
+    """A task. Its key begins with its user, whose tasks can so be stored together."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -48,8 +49,9 @@ class Task(SQLModel, table=True):
     updated_at: datetime
 
 
-# For statements: `tasks.c.title` is the column of `Task.title`.
-users, tasks = (SQLModel.metadata.tables[name] for name in ("users", "tasks"))
+# The tables of the classes, for Core: `tasks.c.title` is the column of `Task.title`.
+users = SQLModel.metadata.tables["users"]
+tasks = SQLModel.metadata.tables["tasks"]
 NEWEST_FIRST = (tasks.c.created_at.desc(), tasks.c.id.desc())
 Index("ix_tasks_user_id_created_at_id", tasks.c.user_id, *NEWEST_FIRST)
 
@@ -61,7 +63,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # Not white space alone; and no NUL, which PostgreSQL can't store.
+    # No NUL (PostgreSQL can't store it) and, for the schema, not only white space.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
