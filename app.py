@@ -487,10 +487,9 @@ SessionDep = Annotated[Session, Depends(get_session)]
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
     """Execute one statement with the values of its parameters, and return its rows.
 
-    At its end, the `with` commits and gives the connection back. In autocommit this sends
-    nothing, because the database has already committed the statement.
+    At its end, the `with` commits and gives the connection back; in autocommit this sends
+    nothing, because the database has committed. A transaction of the caller stays open.
     """
-    # In a transaction of the caller, the caller ends it.
     with nullcontext() if session.in_transaction() else session.begin():
         return list(session.exec(statement, params=values))
 
