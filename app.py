@@ -48,6 +48,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import MISSING
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, UTCDateTime
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -279,14 +280,10 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-async def on_defect(_: Request, exc: Exception) -> Response:
-    """Answer 500. ServerErrorMiddleware raises `exc` again, and uvicorn logs it."""
-    return problem(500, DETAILS[500])
-
-
-# The last one is the outermost: CORS, so that a page can read each answer, also the 500.
+# The last one is the outermost: CORS, so that a page can read each answer, also the 500,
+# which ServerErrorMiddleware sends before it raises the exception again, for the log.
 app.add_middleware(limit_body)
-app.add_middleware(ServerErrorMiddleware, handler=on_defect)
+app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
     allow_origins=[origin.strip().rstrip("/") for origin in CORS_ORIGINS.split(",")],
@@ -362,12 +359,13 @@ class KeySet:
         """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
         now = monotonic()
         is_cached = key_id in self.keys
+        is_idle = now - self.asked_at > self.MAX_IDLE
         is_due = not is_cached or now - self.fetched_at > self.MAX_AGE
         if is_due and now - self.looked_up_at > self.INTERVAL:
             self.looked_up_at = now
             self.look_up = asyncio.create_task(self.fetch())
             self.look_up.add_done_callback(self.log_failure)
-        if not is_cached or now - self.asked_at > self.MAX_IDLE:
+        if not self.look_up.done() and (not is_cached or is_idle):
             # Not `await self.look_up`: a cancelled request would cancel it for all.
             await asyncio.wait({self.look_up})
         self.asked_at = now
@@ -461,7 +459,6 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             if not limit.expired():  # The endpoint raised it.
                 raise
         late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
-        log.warning(late)
         raise HTTPException(503, late)
 
     return call
@@ -481,7 +478,7 @@ async def get_session() -> AsyncIterator[Session]:
             session.close()
 
 
-SessionDep = Annotated[Session, Depends(get_session)]
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
@@ -568,6 +565,7 @@ def create_task(
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
+        session.commit()  # ends the transaction of a test that shares the session
         # The user has no row yet. The two statements belong together, so they are in one
         # transaction: both rows or none. Any other IntegrityError is raised again here.
         with session.begin():
@@ -648,10 +646,10 @@ def complete_task(
     user_id: UserIdDep,
     session: SessionDep,
     task_id: UUID,
-    body: TaskComplete | None = None,
+    body: TaskComplete | MISSING = MISSING,
 ) -> TaskPublic:
     """Toggle the state of a task. With a body, set it, so that a retry is safe."""
-    state = body.is_completed if body else None
+    state = None if body is MISSING else body.is_completed
     values = {"user": user_id, "task": task_id, "state": state}
     return task_or_404(session, COMPLETE_TASK, now=datetime.now(UTC), **values)
 

@@ -698,6 +698,7 @@ BAD_BODIES: list[tuple[list[Route], list[Any], str, list[str]]] = [
     ([COMPLETE], ["is_completed"], '{"is_completed": %s}', BAD_STATES),
     ([CREATE, UPDATE, COMPLETE], [], "%s", NOT_OBJECTS),
     ([CREATE, UPDATE, COMPLETE], [16], '{"title": %s', ['"qqqq"']),
+    ([COMPLETE], [], "%s", ["null"]),
 ]
 
 
