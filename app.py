@@ -13,7 +13,7 @@ round trips to the database, or more CPU time:
     here                      plain form                        costs
     engine in autocommit      `session.commit()` in `execute`   2 round trips
     `check_connection`        `pool_pre_ping=True`              1 round trip
-    `async def get_session`   `def get_session`                 15 to 25 %
+    `async def get_session`   `def get_session`                 12 to 27 %
     statements as constants   statements in the endpoints       3 to 17 %
     rows of `tasks`           objects: see `get_task`           11 to 16 % of a read
 
