@@ -431,6 +431,7 @@ async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
     return subject
 
 
+# An endpoint gets the `user_id` of the path only if it is the one of the token, too.
 UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------

@@ -102,6 +102,7 @@ class TaskPublic(SQLModel):
 
     model_config = {"json_schema_extra": {"example": EXAMPLE}}
 
+    # Not inherited from Task: a default would make a field optional in the document.
     id: UUID
     user_id: UUID
     title: str
