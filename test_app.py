@@ -7,7 +7,6 @@ What DATABASE_URL names is not touched. Each test loads the application with set
 its own, or starts a real uvicorn. Alice and Bob are users of one auth system.
 """
 
-import ast
 import asyncio
 import importlib
 import importlib.metadata
@@ -517,7 +516,8 @@ def test_each_answer_is_the_documented_one(alice: Person, route: Route) -> None:
     for status, answer in errors.items():
         example = problem(answer, status, retry=status == 503)
         content = {"application/problem+json": {"schema": schema, "example": example}}
-        assert shown[str(status)]["content"] == content
+        described = {"description": example["detail"], "content": content}
+        assert shown[str(status)] == described
         assert "qqqq" not in answer.text
     for answer in (success, *errors.values()):  # A page can read it.
         assert answer.headers["access-control-allow-origin"] == PAGE
@@ -730,9 +730,12 @@ def test_other_paths_need_no_token_and_no_statement(client: TestClient) -> None:
 
 
 def test_a_missing_table_is_a_defect(start: Any, fresh: Database) -> None:
-    alice = Person(start(DATABASE_URL=fresh.url))
+    alice = Person(client := start(DATABASE_URL=fresh.url))
     fresh.sql("ALTER TABLE tasks RENAME TO other")
     problem(alice(LIST), 500)
+    alice.client = TestClient(client.app)
+    defect = pytest.raises(RuntimeError, alice, LIST)  # It is logged.
+    assert "execute" in {entry.name for entry in defect.traceback}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -890,7 +893,7 @@ def test_a_context_variable_reaches_the_endpoint(client: TestClient) -> None:
     assert seen == ["of this request"]
 
 
-def test_a_connection_that_cannot_be_made_is_a_503() -> None:
+def test_a_connection_that_cannot_be_made_is_a_503(caplog: Any) -> None:
     given: dict[str, Any] = {}
 
     def refuse(_dialect: Any, _record: Any, _args: Any, options: Any) -> None:
@@ -901,6 +904,7 @@ def test_a_connection_that_cannot_be_made_is_a_503() -> None:
     event.listen(Engine, "do_connect", refuse)
     problem(Person(visit(load(DATABASE_URL=url)))(LIST), 503, retry=True)
     event.remove(Engine, "do_connect", refuse)
+    assert "connection refused" in caplog.text and "hidden" not in caplog.text
     expected = {"host": "h1", "user": "alice", "password": "hidden", "dbname": "x"}
     expected |= {"sslmode": "require", "channel_binding": "require"}
     assert expected.items() <= given.items() and "options" not in given
@@ -1267,11 +1271,7 @@ def test_a_look_up_does_not_wait_for_the_database(issuer: Issuer) -> None:
 
 def test_every_package_that_is_imported_is_pinned() -> None:
     source = (HERE / "app.py").read_text() + (HERE / "models.py").read_text()
-    packages = set[str]()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = str(getattr(node, "module", node.names[0].name))
-            packages.add(module.partition(".")[0])
+    packages = set(re.findall(r"(?m)^(?:from|import) (\w+)", source))
     owners = importlib.metadata.packages_distributions()
     pin = re.compile(r"(?m)^([\w-]+)(?:\[.*\])?==(\S+)$")
     pins = dict(pin.findall((HERE / "requirements.txt").read_text().lower()))
