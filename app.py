@@ -4,8 +4,8 @@
 
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user_id` verifies the token and compares it with the path.
-    Endpoints        `in_thread` calls the endpoint, which calls `execute`: one statement.
-                     A user's first task, or a page past the last one, takes more.
+    Endpoints        `in_thread` calls the endpoint. The endpoint calls `execute`, which
+                     sends one statement. A first task or a page past the last sends more.
 
 Some forms are here for speed. The plain form is easier to read, but costs a request more
 round trips to the database, or more CPU time:
@@ -280,8 +280,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# The last one is the outermost: CORS, so that a page can read each answer, also the 500,
-# which ServerErrorMiddleware sends before it raises the exception again, for the log.
+# The middleware that is added last is the outermost. CORS is, so that a page can read
+# each answer. ServerErrorMiddleware answers 500 and raises the exception again.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -320,7 +320,7 @@ def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
 @app.exception_handler(sa.exc.TimeoutError)
 @app.exception_handler(sa.exc.DBAPIError)
 async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response:
-    """Answer 503 if the database can't be used. Raise any other error again."""
+    """Answer 503 if the database can't be used. Any other error is a defect: 500."""
     if not is_unavailable(exc):
         # Raise a new exception, because the message of `exc` can contain a title.
         reason = f"{type(exc).__name__}: {first_line(exc)}"
@@ -339,9 +339,9 @@ UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 class KeySet:
     """The cached public keys of the auth system. `PyJWKClient` would drop old ones.
 
-    A cached key is used at once. If the keys are older than MAX_AGE, a look-up starts.
-    An unknown key waits for it; so does a cached one, after MAX_IDLE without requests.
-    At most one look-up starts per INTERVAL. If it fails, the old keys stay.
+    A request uses a cached key at once. If the keys are older than MAX_AGE, it also starts
+    a look-up. It waits for the look-up if its key is not cached, or if it is the first one
+    in MAX_IDLE. At most one look-up starts per INTERVAL. If it fails, the old keys stay.
     """
 
     MAX_AGE = 300  # seconds
@@ -417,7 +417,7 @@ BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def get_user_id(user_id: UUID, credentials: BearerDep) -> UUID:
-    """Return the id of the path if it is the token's subject, else 403. No token: 401."""
+    """Return the user id of the path. 401: no valid token. 403: another user's token."""
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
     try:

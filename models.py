@@ -33,7 +33,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. Its key begins with its user, whose tasks can so be stored together."""
+    """A task. The key that finds it includes its user, who owns it."""
 
     __tablename__ = "tasks"
     __table_args__ = (
