@@ -11,9 +11,9 @@ Some forms are here for speed. The plain form is easier to read, but costs a req
 round trips to the database, or more CPU time:
 
     here                      plain form                        costs
-    engine in autocommit      `session.commit()` in `execute`   2 round trips
+    engine in autocommit      an engine without it              2 round trips
     `check_connection`        `pool_pre_ping=True`              1 round trip
-    `async def get_session`   `def get_session`                 12 to 27 %
+    `get_session`             `def get_session` with `yield`    24 to 36 %
     statements as constants   statements in the endpoints       3 to 17 %
     rows of `tasks`           objects: see `get_task`           11 to 16 % of a read
 
@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
-from functools import partial, wraps
+from functools import wraps
 from http import HTTPStatus
 from time import monotonic
 from typing import Annotated, Any, NoReturn
@@ -45,6 +45,7 @@ import sqlalchemy as sa
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -55,17 +56,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models import (
-    NEWEST_FIRST,
-    Problem,
-    TaskComplete,
-    TaskCreate,
-    TaskPage,
-    TaskPublic,
-    TaskUpdate,
-    tasks,
-    users,
-)
+from models import Problem, TaskComplete, TaskCreate, TaskPage, TaskPublic, TaskUpdate
 
 log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only errors.
 
@@ -157,10 +148,11 @@ try:
         raise ValueError
     engine = sa.create_engine(
         url,
-        # Each statement is committed at once: `rollback()` undoes nothing. `create_task`
-        # has a transaction. Set per session, this would cost the round trip of a SET.
+        # The database commits each statement at once: `session.commit()` sends nothing,
+        # `rollback()` undoes nothing. Without these two lines, the program does the same
+        # with more round trips. Set per session, this would cost the round trip of a SET.
         isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,  # There is nothing to roll back.
+        skip_autocommit_rollback=True,
         pool_size=POOL_SIZE,
         max_overflow=20,  # for endpoints that you add without `in_thread`
         pool_timeout=10,  # seconds to wait for a free connection
@@ -282,6 +274,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
 
 # The middleware that is added last is the outermost. CORS is, so that a page can read
 # each answer. ServerErrorMiddleware answers 500 and raises the exception again.
+# AsyncExitStackMiddleware calls at the end what `get_session` adds to the exit stack.
+app.add_middleware(AsyncExitStackMiddleware, context_name="exit_stack")
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -444,15 +438,21 @@ THREADS = ThreadPoolExecutor(POOL_SIZE)
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in a thread, as FastAPI does, but with a time limit.
 
-    The endpoint needs a `session`. Past the limit: 503, without `Retry-After`, because the
-    thread goes on. `wraps` shows the parameters of the endpoint to the `@app.get` above.
+    Past the limit: 503, without `Retry-After`, because the thread goes on. So the thread
+    closes the session, which every endpoint must have. `wraps` shows the parameters of
+    the endpoint to the `@app.get` above.
     """
 
     @wraps(endpoint)
-    async def call(**arguments: Any) -> Any:
+    async def call(*, session: Session, **others: Any) -> Any:
+        is_ours = session.info.pop("is_ours", False)  # not the one of a test
+
+        def run() -> Any:
+            with session if is_ours else nullcontext():
+                return endpoint(session=session, **others)
+
         # In a copy of the request's context variables, such as a trace id.
-        work = THREADS.submit(copy_context().run, partial(endpoint, **arguments))
-        arguments["session"].info["work"] = work
+        work = THREADS.submit(copy_context().run, run)
         try:
             async with asyncio.timeout(TIME_LIMIT) as limit:
                 return await asyncio.wrap_future(work)
@@ -465,31 +465,24 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-async def get_session() -> AsyncIterator[Session]:
-    """Yield a session, then close it, unless the thread of a late answer still uses it.
+async def get_session(request: Request) -> Session:
+    """Return a session. If `in_thread` does not close it, it is closed after the answer."""
+    session = Session(engine, info={"is_ours": True})
 
-    Two writes that belong together need TRANSACTION: see `create_task`.
-    """
-    session = Session(engine)
-    try:
-        yield session
-    finally:
-        work = session.info.get("work")
-        if not work or work.done():
+    def close() -> None:
+        if session.info.pop("is_ours", False):
             session.close()
 
+    request.scope["exit_stack"].callback(close)
+    return session
 
-SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+SessionDep = Annotated[Session, Depends(get_session)]
 
 
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
-    """Execute one statement with the values of its parameters, and return its rows.
-
-    At its end, the `with` commits and gives the connection back; in autocommit this sends
-    nothing, because the database has committed. A transaction of the caller stays open.
-    """
-    with nullcontext() if session.in_transaction() else session.begin():
-        return list(session.exec(statement, params=values))
+    """Execute a statement with the values of its parameters, and return its rows."""
+    return list(session.exec(statement, params=values))
 
 
 def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
@@ -505,6 +498,9 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 # `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. In
 # an INSERT or UPDATE, a value named like a column sets the column. So CREATE_TASK needs
 # no `.values()` (models.py has the defaults), and the UPDATEs have :user and :new_title.
+
+tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task
+users = SQLModel.metadata.tables["users"]
 OWNED = tasks.c.user_id == sa.bindparam("user")
 THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
 STATE = sa.bindparam("state", type_=sa.Boolean)
@@ -519,7 +515,7 @@ COUNT_TASKS = sa.select(sa.func.count().label("total")).select_from(tasks).where
 LIST_TASKS = (
     sa.select(tasks, COUNT_TASKS.scalar_subquery().label("total"))
     .where(LISTED)
-    .order_by(*NEWEST_FIRST)
+    .order_by(tasks.c.created_at.desc(), tasks.c.id.desc())
     .limit(sa.bindparam("limit"))
     .offset(sa.bindparam("offset"))
 )
@@ -566,13 +562,13 @@ def create_task(
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
-        session.commit()  # ends the transaction of a test that shares the session
         # The user has no row yet. The two statements belong together, so they are in one
         # transaction: both rows or none. Any other IntegrityError is raised again here.
-        with session.begin():
-            session.connection(execution_options=TRANSACTION)  # in place of autocommit
-            session.exec(CREATE_USER, params={"id": user_id})
-            rows = execute(session, CREATE_TASK, **values)
+        session.rollback()  # gives the connection back
+        session.connection(execution_options=TRANSACTION)  # in place of autocommit
+        session.exec(CREATE_USER, params={"id": user_id})
+        rows = execute(session, CREATE_TASK, **values)
+    session.commit()
     response.headers["Location"] = f"{request.url.path}/{rows[0].id}"
     return TaskPublic.model_validate(rows[0])
 
@@ -615,7 +611,9 @@ def update_task(
     """Update the title of a task and, if it is given, its state."""
     state = body.model_dump().get("is_completed")  # None: MISSING is left out.
     values = {"user": user_id, "task": task_id, "state": state, "new_title": body.title}
-    return task_or_404(session, UPDATE_TASK, now=datetime.now(UTC), **values)
+    task = task_or_404(session, UPDATE_TASK, now=datetime.now(UTC), **values)
+    session.commit()
+    return task
 
 
 # DELETE FROM tasks WHERE user_id = :user AND id = :task RETURNING id
@@ -628,6 +626,7 @@ def delete_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> None:
     """Delete a task."""
     if not execute(session, DELETE_TASK, user=user_id, task=task_id):
         raise HTTPException(404, DETAILS[404])
+    session.commit()
 
 
 # As UPDATE_TASK, but no title, and the state is coalesce(:state, NOT is_completed)
@@ -652,7 +651,9 @@ def complete_task(
     """Toggle the state of a task. With a body, set it, so that a retry is safe."""
     state = None if body is MISSING else body.is_completed
     values = {"user": user_id, "task": task_id, "state": state}
-    return task_or_404(session, COMPLETE_TASK, now=datetime.now(UTC), **values)
+    task = task_or_404(session, COMPLETE_TASK, now=datetime.now(UTC), **values)
+    session.commit()
+    return task
 
 
 @app.get("/health", include_in_schema=False)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from pydantic import MISSING, StrictBool, StringConstraints
-from sqlmodel import CheckConstraint, Field, Index, SQLModel
+from sqlmodel import CheckConstraint, Field, Index, SQLModel, desc
 
 # Names for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
 SQLModel.metadata.naming_convention = {
@@ -39,6 +39,10 @@ class Task(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("length(title) BETWEEN 1 AND 200", name="title_length"),
         CheckConstraint("is_completed = (completed_at IS NOT NULL)", name="completed"),
+        # The list is read from this index, newest first.
+        Index(
+            "ix_tasks_user_id_created_at_id", "user_id", desc("created_at"), desc("id")
+        ),
     )
 
     user_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
@@ -49,12 +53,6 @@ class Task(SQLModel, table=True):
     created_at: datetime
     updated_at: datetime
 
-
-# The tables of the classes, for Core: `tasks.c.title` is the column of `Task.title`.
-users = SQLModel.metadata.tables["users"]
-tasks = SQLModel.metadata.tables["tasks"]
-NEWEST_FIRST = (tasks.c.created_at.desc(), tasks.c.id.desc())
-Index("ix_tasks_user_id_created_at_id", tasks.c.user_id, *NEWEST_FIRST)
 
 # --- Bodies of requests -----------------------------------------------------------
 
