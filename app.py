@@ -254,7 +254,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
         if scope["type"] != "http":
             return await inner(scope, receive, send)
         # Not int(): uvicorn lets 5,000 digits through, and int() raises an error there.
-        if float(Request(scope).headers.get("content-length", 0)) > MAX_BODY:
+        if float(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
 
@@ -439,8 +439,8 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in a thread, as FastAPI does, but with a time limit.
 
     Past the limit: 503, without `Retry-After`, because the thread goes on. So the thread
-    closes the session, which every endpoint must have. `wraps` shows the parameters of
-    the endpoint to the `@app.get` above.
+    closes the session, which is a parameter of the endpoint. `wraps` shows the
+    parameters of the endpoint to the `@app.get` above.
     """
 
     @wraps(endpoint)
