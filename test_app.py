@@ -98,6 +98,7 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]
     database = Database(tmp_path_factory.mktemp("database"))
     yield database
     if POSTGRES:
+        close_connections(database)  # of servers that were killed
         database.sql(f"DROP SCHEMA {database.name} CASCADE")
 
 
