@@ -7,13 +7,13 @@
     Endpoints        `in_thread` calls the endpoint. The endpoint calls `execute`, which
                      sends one statement. A first task or a page past the last sends more.
 
-Some forms are here for speed. The plain form is easier to read, but costs a request more
-round trips to the database, or more CPU time:
+Some forms are here for speed. The last column says what the plain form would add to a
+request: round trips to the database, or CPU time in per cent of the request.
 
-    here                      plain form                        costs
+    here                      plain form                        would add
     engine in autocommit      an engine without it              2 round trips
     `check_connection`        `pool_pre_ping=True`              1 round trip
-    `get_session`             `def get_session` with `yield`    24 to 36 %
+    `async def get_session`   `def get_session`                 17 to 30 %
     statements as constants   statements in the endpoints       3 to 17 %
     rows of `tasks`           objects: see `get_task`           11 to 16 % of a read
 
@@ -45,7 +45,6 @@ import sqlalchemy as sa
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -69,14 +68,14 @@ JWT_AUDIENCE = os.environ.get("JWT_AUDIENCE") or None
 CORS_ORIGINS = os.environ.get("CORS_ORIGINS") or "http://localhost:3000"
 
 if __name__ == "__main__" and not JWT_JWKS_URL:
-    # The demo. uvicorn imports this file again, as `app`, which then finds the secret.
+    # The demo runs this file twice: now, and again when uvicorn imports it as `app`.
     os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or os.urandom(32).hex()
 
 JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """End the process with a line on stderr, and a code after which no worker restarts."""
+    """Print the reason and exit, with the code after which no worker starts again."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
@@ -120,7 +119,7 @@ def documented(status: int) -> dict[str, Any]:
     example = json.loads(bytes(problem(status, DETAILS[status], errors=errors).body))
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {PROBLEM_JSON: {"schema": schema, "example": example}}
-    return {"description": DETAILS[status], "content": content}
+    return {"description": HTTPStatus(status).phrase, "content": content}
 
 
 ERRORS: dict[Any, Any] = {s: documented(s) for s in (400, 401, 403, 413, 500, 503)}
@@ -129,7 +128,7 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Give up connecting after 5 seconds per address, and a silent connection after 9.
+# Connecting may take 5 seconds per address, and a server may be silent for 3 + 2 * 3.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 TIMEOUTS = {
     "connect_timeout": "5",
@@ -148,9 +147,9 @@ try:
         raise ValueError
     engine = sa.create_engine(
         url,
-        # The database commits each statement at once: `session.commit()` sends nothing,
-        # `rollback()` undoes nothing. Without these two lines, the program does the same
-        # with more round trips. Set per session, this would cost the round trip of a SET.
+        # The database commits each statement at once: `rollback()` undoes nothing, and
+        # `commit()` only gives the connection back. Without these two lines, the program
+        # does the same, with more round trips. Per session, autocommit would cost a SET.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         pool_size=POOL_SIZE,
@@ -161,7 +160,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# A transaction sets this to leave autocommit: the default level of the database.
+# The option that takes a connection out of autocommit: the default isolation level.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -223,13 +222,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         create_tables()
     except (sa.exc.DBAPIError, TypeError, ValueError) as error:
-        # The process ends. Starlette logs the traceback; one line is enough.
+        # The process ends. Starlette would log a traceback; this leaves its last line.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
     yield
     engine.dispose()
-    # A copy of a SQLite file without its -wal file is incomplete. The last connection to
-    # close removes it. If workers close together, none may be the last, so they repeat it.
+    # SQLite keeps changes in FILE-wal, which the last connection to close removes.
+    # If workers close at the same moment, none may be the last. So each repeats it.
     for _ in range(100):
         if SQLITE and os.path.exists(f"{url.database}-wal"):
             engine.connect().close()
@@ -241,7 +240,7 @@ app = FastAPI(
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # `model` adds the schema for the `$ref`s. With a default, FastAPI documents no 422.
+    # `model` puts the schema where the `$ref`s point. With a default, there is no 422.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
@@ -253,7 +252,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await inner(scope, receive, send)
-        # Not int(): uvicorn lets 5,000 digits through, and int() raises an error there.
+        # Not int(), which refuses more than 4,300 digits.
         if float(dict(scope["headers"]).get(b"content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
@@ -272,10 +271,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# The middleware that is added last is the outermost. CORS is, so that a page can read
-# each answer. ServerErrorMiddleware answers 500 and raises the exception again.
-# AsyncExitStackMiddleware calls at the end what `get_session` adds to the exit stack.
-app.add_middleware(AsyncExitStackMiddleware, context_name="exit_stack")
+# What is added last is the outermost: CORS, so that a page can read each answer.
+# Starlette answers a 500 outside of it. This one does so inside, and raises it again.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -305,9 +302,9 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
     """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
-        # A lock, a full disk. But in SQLite also a wrong statement: SQLITE_ERROR.
+        # For example a lock. SQLite also raises it for a wrong statement, a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # The pool's TimeoutError is no DBAPIError. A lost connection is marked invalidated.
+    # The pool's TimeoutError is not a DBAPIError. A lost connection is invalidated.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
@@ -331,11 +328,11 @@ UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECAS
 
 
 class KeySet:
-    """The cached public keys of the auth system. `PyJWKClient` would drop old ones.
+    """The public keys of the auth system. `PyJWKClient` loses them if a look-up fails.
 
-    A request uses a cached key at once. If the keys are older than MAX_AGE, it also starts
-    a look-up. It waits for the look-up if its key is not cached, or if it is the first one
-    in MAX_IDLE. At most one look-up starts per INTERVAL. If it fails, the old keys stay.
+    A look-up starts if a key is not cached or the keys are older than MAX_AGE, but at
+    most once per INTERVAL. If it fails, the old keys stay. A request waits for it if its
+    key is not cached, or may be withdrawn, because nobody asked for MAX_IDLE.
     """
 
     MAX_AGE = 300  # seconds
@@ -352,14 +349,10 @@ class KeySet:
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
         now = monotonic()
-        is_cached = key_id in self.keys
         is_idle = now - self.asked_at > self.MAX_IDLE
-        is_due = not is_cached or now - self.fetched_at > self.MAX_AGE
-        if is_due and now - self.looked_up_at > self.INTERVAL:
-            self.looked_up_at = now
-            self.look_up = asyncio.create_task(self.fetch())
-            self.look_up.add_done_callback(self.log_failure)
-        if not self.look_up.done() and (not is_cached or is_idle):
+        if key_id not in self.keys or now - self.fetched_at > self.MAX_AGE:
+            self.start_look_up(now)
+        if not self.look_up.done() and (key_id not in self.keys or is_idle):
             # Not `await self.look_up`: a cancelled request would cancel it for all.
             await asyncio.wait({self.look_up})
         self.asked_at = now
@@ -368,6 +361,13 @@ class KeySet:
         if self.look_up.exception():
             raise HTTPException(503, "The key set can't be reached.", RETRY)
         raise jwt.InvalidKeyError
+
+    def start_look_up(self, now: float) -> None:
+        """Start a look-up, unless one was started in the last INTERVAL."""
+        if now - self.looked_up_at > self.INTERVAL:
+            self.looked_up_at = now
+            self.look_up = asyncio.create_task(self.fetch())
+            self.look_up.add_done_callback(self.log_failure)
 
     async def fetch(self) -> None:
         """Replace the cached keys, unless the look-up fails."""
@@ -436,23 +436,24 @@ THREADS = ThreadPoolExecutor(POOL_SIZE)
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a `def` endpoint in a thread, as FastAPI does, but with a time limit.
+    """Call a `def` endpoint in one of THREADS, with a time limit.
 
-    Past the limit: 503, without `Retry-After`, because the thread goes on. So the thread
-    closes the session, which is a parameter of the endpoint. `wraps` shows the
-    parameters of the endpoint to the `@app.get` above.
+    After the limit, the answer is 503. The thread can't be stopped and may still change
+    a task, so there is no `Retry-After`, and the thread closes the session, which must be
+    a parameter of the endpoint. `wraps` lets `@app.get` see the endpoint's parameters.
     """
 
     @wraps(endpoint)
     async def call(*, session: Session, **others: Any) -> Any:
-        is_ours = session.info.pop("is_ours", False)  # not the one of a test
+        # A session that a test provides is not marked. The test closes it.
+        to_close = session.info.pop("to_close", False)
 
-        def run() -> Any:
-            with session if is_ours else nullcontext():
+        def in_the_thread() -> Any:
+            with session if to_close else nullcontext():
                 return endpoint(session=session, **others)
 
         # In a copy of the request's context variables, such as a trace id.
-        work = THREADS.submit(copy_context().run, run)
+        work = THREADS.submit(copy_context().run, in_the_thread)
         try:
             async with asyncio.timeout(TIME_LIMIT) as limit:
                 return await asyncio.wrap_future(work)
@@ -465,19 +466,20 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-async def get_session(request: Request) -> Session:
-    """Return a session. If `in_thread` does not close it, it is closed after the answer."""
-    session = Session(engine, info={"is_ours": True})
+async def get_session() -> AsyncIterator[Session]:
+    """Yield a session, then close it, unless `in_thread` has taken over to close it.
 
-    def close() -> None:
-        if session.info.pop("is_ours", False):
+    Two writes that belong together need TRANSACTION: see `create_task`.
+    """
+    session = Session(engine, info={"to_close": True})
+    try:
+        yield session
+    finally:
+        if session.info.pop("to_close", False):
             session.close()
 
-    request.scope["exit_stack"].callback(close)
-    return session
 
-
-SessionDep = Annotated[Session, Depends(get_session)]
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:
@@ -495,11 +497,10 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
-# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. In
-# an INSERT or UPDATE, a value named like a column sets the column. So CREATE_TASK needs
-# no `.values()` (models.py has the defaults), and the UPDATEs have :user and :new_title.
+# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value.
+# A value named like a column is what an INSERT or UPDATE sets that column to.
 
-tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task
+tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task, for Core
 users = SQLModel.metadata.tables["users"]
 OWNED = tasks.c.user_id == sa.bindparam("user")
 THE_TASK = OWNED & (tasks.c.id == sa.bindparam("task"))
@@ -563,7 +564,7 @@ def create_task(
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
         # The user has no row yet. The two statements belong together, so they are in one
-        # transaction: both rows or none. Any other IntegrityError is raised again here.
+        # transaction: both rows or none. Another cause raises the same error again.
         session.rollback()  # gives the connection back
         session.connection(execution_options=TRANSACTION)  # in place of autocommit
         session.exec(CREATE_USER, params={"id": user_id})
@@ -609,7 +610,7 @@ def update_task(
     user_id: UserIdDep, session: SessionDep, task_id: UUID, body: TaskUpdate
 ) -> TaskPublic:
     """Update the title of a task and, if it is given, its state."""
-    state = body.model_dump().get("is_completed")  # None: MISSING is left out.
+    state = None if body.is_completed is MISSING else body.is_completed
     values = {"user": user_id, "task": task_id, "state": state, "new_title": body.title}
     task = task_or_404(session, UPDATE_TASK, now=datetime.now(UTC), **values)
     session.commit()

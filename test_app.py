@@ -505,7 +505,7 @@ def test_each_answer_is_the_documented_one(alice: Person, route: Route) -> None:
     for status, answer in errors.items():
         example = problem(answer, status, retry=status == 503)
         content = {"application/problem+json": {"schema": schema, "example": example}}
-        described = {"description": example["detail"], "content": content}
+        described = {"description": example["title"], "content": content}
         assert shown[str(status)] == described
         assert "qqqq" not in answer.text
     for answer in (success, *errors.values()):  # A page can read it.
