@@ -30,7 +30,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -299,18 +299,19 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
     return problem(400, DETAILS[400], errors=errors)
 
 
-def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
+def is_unavailable(exc: Exception) -> bool:
     """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
         # For example a lock. SQLite also raises it for a wrong statement, a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # The pool's TimeoutError is not a DBAPIError. A lost connection is invalidated.
+    # The errors of the pool and of psycopg2 itself are not a DBAPIError.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
-@app.exception_handler(sa.exc.TimeoutError)
+@app.exception_handler(sa.exc.TimeoutError)  # No connection is free.
+@app.exception_handler(psycopg2.OperationalError)  # It was lost as TRANSACTION was set.
 @app.exception_handler(sa.exc.DBAPIError)
-async def on_database_error(_: Request, exc: sa.exc.SQLAlchemyError) -> Response:
+async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
     if not is_unavailable(exc):
         # Raise a new exception, because the message of `exc` can contain a title.
@@ -439,21 +440,20 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Call a `def` endpoint in one of THREADS, with a time limit.
 
     After the limit, the answer is 503. The thread can't be stopped and may still change
-    a task, so there is no `Retry-After`, and the thread closes the session, which must be
-    a parameter of the endpoint. `wraps` lets `@app.get` see the endpoint's parameters.
+    a task, so there is no `Retry-After`. The endpoint must have a parameter `session`.
+    `wraps` lets `@app.get` see the endpoint's parameters.
     """
 
     @wraps(endpoint)
     async def call(*, session: Session, **others: Any) -> Any:
-        # A session that a test provides is not marked. The test closes it.
-        to_close = session.info.pop("to_close", False)
-
         def in_the_thread() -> Any:
-            with session if to_close else nullcontext():
+            try:
                 return endpoint(session=session, **others)
+            finally:
+                session.rollback()  # gives the connection back
 
         # In a copy of the request's context variables, such as a trace id.
-        work = THREADS.submit(copy_context().run, in_the_thread)
+        work = session.info["work"] = THREADS.submit(copy_context().run, in_the_thread)
         try:
             async with asyncio.timeout(TIME_LIMIT) as limit:
                 return await asyncio.wrap_future(work)
@@ -467,19 +467,17 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def get_session() -> AsyncIterator[Session]:
-    """Yield a session, then close it, unless `in_thread` has taken over to close it.
-
-    Two writes that belong together need TRANSACTION: see `create_task`.
-    """
-    session = Session(engine, info={"to_close": True})
+    """Yield a session, then close it. `create_task` shows two writes in a transaction."""
+    session = Session(engine)
     try:
         yield session
     finally:
-        if session.info.pop("to_close", False):
+        # After a late answer, the thread of `in_thread` still uses the session.
+        if "work" not in session.info or session.info["work"].done():
             session.close()
 
 
-SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+SessionDep = Annotated[Session, Depends(get_session)]
 
 
 def execute(session: Session, statement: Any, **values: Any) -> list[sa.Row[Any]]:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -31,7 +32,7 @@ from functools import cached_property, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
@@ -163,14 +164,7 @@ def start(database: Database) -> Iterator[Callable[..., TestClient]]:
 # --- People, servers and their auth system --------------------------------------------
 
 
-class Route(NamedTuple):
-    name: str
-    method: str
-    path: str
-    body: Any
-    status: int
-
-
+Route = namedtuple("Route", "name method path body status")
 TASKS, TASK = "/api/{user_id}/tasks", "/api/{user_id}/tasks/{task_id}"
 LIST = Route("list_tasks", "GET", TASKS, None, 200)
 CREATE = Route("create_task", "POST", TASKS, {"title": "x"}, 201)
@@ -804,8 +798,7 @@ def test_a_test_can_share_its_session(fresh: Database) -> None:
         app.dependency_overrides[sys.modules["app"].get_session] = lambda: session
         alice = Person(client)
         task = alice.task()
-        key = UUID(alice.id), UUID(task["id"])
-        own = session.get(sys.modules["models"].Task, key)
+        own = session.scalars(sqlalchemy.select(sys.modules["models"].Task)).one()
         assert rows() == [("Buy milk", False)]  # The endpoint has committed.
         assert alice(UPDATE, task).json() and rows() == [("x", False)]
         assert alice(COMPLETE, task).json() and rows() == [("x", True)]
@@ -888,8 +881,7 @@ def test_eight_workers_share_a_new_database(serve: Any, fresh: Database) -> None
 
 
 def test_a_context_variable_reaches_the_endpoint(client: TestClient) -> None:
-    variable: ContextVar[str] = ContextVar("variable", default="")
-    seen: list[str] = []
+    variable, seen = ContextVar("variable", default=""), list[str]()
 
     async def with_variable(scope: Scope, receive: Receive, send: Send) -> None:
         variable.set("of this request")
@@ -923,7 +915,7 @@ def test_a_connection_that_cannot_be_made_is_a_503(caplog: Any) -> None:
 
 if POSTGRES:
 
-    def close_connections(database: Database) -> None:
+    def close_connections(database: Database, *_: object) -> None:
         """Return when the server has closed every connection of the application."""
         others = f"application_name = '{database.name}' AND pid <> pg_backend_pid()"
         terminate = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
@@ -952,6 +944,14 @@ if POSTGRES:
             with before_each_statement(lambda *given: given[1].execute(read_only)):
                 problem(alice(route, task), 503, retry=True)
         assert alice(route, task).status_code == route.status
+
+    def test_one_lost_before_a_transaction_is_a_503(start: Any, fresh: Any) -> None:
+        alice = Person(start(DATABASE_URL=fresh.url))
+        cut = partial(close_connections, fresh)
+        event.listen(Engine, "set_connection_execution_options", cut)
+        problem(alice(CREATE), 503, retry=True)
+        event.remove(Engine, "set_connection_execution_options", cut)
+        assert alice.tasks()["data"] == []
 
     @pytest.mark.parametrize("hosts", [1, 2])
     @pytest.mark.parametrize("driver", ["postgres", "postgresql+psycopg2"])
@@ -1212,7 +1212,7 @@ NOT_KEY_SETS += [b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": ["x
 
 
 @pytest.mark.parametrize("reply", NOT_KEY_SETS)
-def test_a_look_up_that_fails_is_a_503(issuer: Issuer, reply: bytes) -> None:
+def test_a_failed_look_up_is_a_503(issuer: Issuer, reply: bytes, caplog: Any) -> None:
     assert issuer.status("first") == 200
     issuer.published.append("EdDSA")
     issuer.reply = reply
@@ -1222,7 +1222,7 @@ def test_a_look_up_that_fails_is_a_503(issuer: Issuer, reply: bytes) -> None:
         problem(ask(issuer.client, "x"), 401)
         assert issuer.status("first") == 200
         issuer.now += 3.3
-    assert issuer.look_ups == 2
+    assert issuer.look_ups == caplog.text.count("JWT_JWKS_URL can't be used") + 1 == 2
     issuer.now += 601
     assert issuer.status("first") == 200
     issuer.reply = b""
