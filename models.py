@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from pydantic import MISSING, StrictBool, StringConstraints
-from sqlmodel import CheckConstraint, Field, Index, SQLModel, desc
+from sqlmodel import CheckConstraint, Field, Index, SQLModel, col
 
 # Names for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
 SQLModel.metadata.naming_convention = {
@@ -39,10 +39,6 @@ class Task(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("length(title) BETWEEN 1 AND 200", name="title_length"),
         CheckConstraint("is_completed = (completed_at IS NOT NULL)", name="completed"),
-        # The list is read from this index, newest first.
-        Index(
-            "ix_tasks_user_id_created_at_id", "user_id", desc("created_at"), desc("id")
-        ),
     )
 
     user_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
@@ -53,6 +49,10 @@ class Task(SQLModel, table=True):
     created_at: datetime
     updated_at: datetime
 
+
+# The list is read from this index, newest first.
+NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
+Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Bodies of requests -----------------------------------------------------------
 
