@@ -1065,9 +1065,9 @@ def test_a_start_logs_where_the_tasks_are_and_warns(
     start: Any, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    url = sqlalchemy.make_url(database.url).update_query_string("timeout=7")
-    if POSTGRES:
-        url = url.set(password=url.password or "hidden", query={"passfile": "/hidden"})
+    more = {"passfile": "/hidden"} if POSTGRES else {"timeout": "7"}
+    url = sqlalchemy.make_url(database.url).update_query_dict(more)
+    url = url.set(password=url.password or "hidden") if POSTGRES else url
     start(DATABASE_URL=url.render_as_string(hide_password=False), JWT_SECRET="x" * 32)
     assert str(url.database) in caplog.text
     assert not re.search(f"passfile|timeout|{url.password or '[?]'}", caplog.text)
