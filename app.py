@@ -128,7 +128,7 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Connecting may take 5 seconds per address, and a server may be silent for 3 + 2 * 3.
+# Seconds: 5 to connect to an address, 3 + 2 * 3 until a silent server is given up.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 TIMEOUTS = {
     "connect_timeout": "5",
@@ -148,10 +148,9 @@ try:
     engine = sa.create_engine(
         url,
         # The database commits each statement at once: `rollback()` undoes nothing, and
-        # `commit()` only gives the connection back. Without these two lines, the program
-        # does the same, with more round trips. Per session, autocommit would cost a SET.
+        # `commit()` only gives the connection back. Without this line, the program does
+        # the same, with more round trips. Set per session, it would cost one for a SET.
         isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
         pool_size=POOL_SIZE,
         max_overflow=20,  # for endpoints that you add without `in_thread`
         pool_timeout=10,  # seconds to wait for a free connection
@@ -378,6 +377,7 @@ class KeySet:
         self.fetched_at = monotonic()
 
     def log_failure(self, look_up: asyncio.Task[None]) -> None:
+        """Log why a look-up failed, unless the stop of the program cancelled it."""
         if not look_up.cancelled() and (error := look_up.exception()):
             log.warning("JWT_JWKS_URL can't be used: %r", error)
 
