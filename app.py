@@ -4,18 +4,18 @@
 
     Application      The middleware limits the body and answers unexpected exceptions.
     Authentication   `get_user_id` verifies the token and compares it with the path.
-    Endpoints        `in_thread` calls the endpoint. The endpoint calls `execute`, which
-                     sends one statement. A first task or a page past the last sends more.
+    Endpoints        `in_thread` calls the endpoint, which executes one statement. Two
+                     cases need more: a user's first task, and a page past the last one.
 
 Some forms are here for speed. The last column says what the plain form would add to a
 request: round trips, or time under load with the database on the same machine.
 
-    here                      plain form                        would add
-    engine in autocommit      an engine without it              2 round trips
-    `check_connection`        `pool_pre_ping=True`              1 round trip
-    `async def get_session`   `def get_session` with `yield`    26 to 35 %
-    statements as constants   statements in the endpoints       6 to 42 %
-    rows of `tasks`           objects: see `get_task`           11 to 12 % of a read
+    here                     plain form                       would add
+    engine in autocommit     an engine without it             2 round trips
+    `check_connection`       `pool_pre_ping=True`             1 round trip
+    `get_session`            `yield` in `async def` (`def`)   4 to 14 % (26 to 35 %)
+    statements as constants  statements in the endpoints      6 to 42 %
+    rows of `tasks`          objects: see `get_task`          11 to 12 % of a read
 
 The subject (`sub`) of a token is the user id (RFC 7519). The key set has the public keys
 of the auth system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
@@ -148,9 +148,9 @@ try:
     engine = sa.create_engine(
         url,
         # Each statement commits itself. `commit()` and `rollback()` only give the
-        # connection back. Without this line: the same, but with more round trips.
+        # connection back. Without it, the endpoints would need three round trips each.
         isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,  # It sends nothing, but costs up to 8 %.
+        skip_autocommit_rollback=True,  # It would send nothing, and cost up to 8 %.
         pool_size=POOL_SIZE,
         max_overflow=20,  # for endpoints that you add without `in_thread`
         pool_timeout=10,  # seconds to wait for a free connection
@@ -159,7 +159,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# The option that takes a connection out of autocommit: the default isolation level.
+# The option that gives a connection transactions again, at the default isolation level.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -270,8 +270,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# What is added last is the outermost: CORS, so that a page can read each answer.
-# Starlette answers a 500 outside of it. This one does so inside, and raises it again.
+# What is added last is the outermost: CORS, so that a page can read each answer. Only
+# Starlette's own 500 would be sent outside it. So a 500 is sent here, and then logged.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -301,14 +301,14 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 def is_unavailable(exc: Exception) -> bool:
     """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
-        # For example a lock. SQLite also raises it for a wrong statement, a defect.
+        # A lost connection or a lock; but for SQLite also a wrong statement, a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # The errors of the pool and of psycopg2 itself are not a DBAPIError.
+    # What is not a DBAPIError here is from the pool or from psycopg2: no connection.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
 @app.exception_handler(sa.exc.TimeoutError)  # No connection is free.
-@app.exception_handler(psycopg2.OperationalError)  # It was lost as TRANSACTION was set.
+@app.exception_handler(psycopg2.OperationalError)  # From setting TRANSACTION.
 @app.exception_handler(sa.exc.DBAPIError)
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
@@ -332,7 +332,7 @@ class KeySet:
 
     A look-up starts if a key is not cached or the keys are older than MAX_AGE, but at
     most once per INTERVAL. If it fails, the old keys stay. A request waits for it if its
-    key is not cached, or may be withdrawn, because nobody asked for MAX_IDLE.
+    key is not cached, or if no request came for MAX_IDLE: the key may be withdrawn.
     """
 
     MAX_AGE = 300  # seconds
@@ -344,15 +344,15 @@ class KeySet:
         self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
         self.keys: dict[str, jwt.PyJWK] = {}
         self.fetched_at = self.looked_up_at = self.asked_at = float("-inf")
-        self.look_up: asyncio.Task[None]  # The last one. The first request starts one.
+        self.look_up: asyncio.Task[None]  # The last one; `find` starts the first one.
 
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
         now = monotonic()
-        is_idle = now - self.asked_at > self.MAX_IDLE
+        may_be_withdrawn = now - self.asked_at > self.MAX_IDLE
         if key_id not in self.keys or now - self.fetched_at > self.MAX_AGE:
             self.start_look_up(now)
-        if not self.look_up.done() and (key_id not in self.keys or is_idle):
+        if not self.look_up.done() and (key_id not in self.keys or may_be_withdrawn):
             # Not `await self.look_up`: a cancelled request would cancel it for all.
             await asyncio.wait({self.look_up})
         self.asked_at = now
@@ -459,22 +459,23 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         except TimeoutError:
             if not limit.expired():  # The endpoint raised it.
                 raise
-        late = f"No answer within {TIME_LIMIT} seconds. A change may still be made."
+        late = f"No answer within {TIME_LIMIT} seconds; a change may still be made."
+        log.warning(late)
         raise HTTPException(503, late)
 
     return call
 
 
 async def get_session() -> Session:
-    """Return a session. `create_task` shows two writes in a transaction."""
+    """Return a session in autocommit. `create_task` shows two writes in a transaction."""
     session = Session(engine)
 
     def close(_: object) -> None:
-        # After a late answer, the thread of `in_thread` still uses the session.
+        # If the answer was late, the thread of `in_thread` still uses the session.
         if "work" not in session.info or session.info["work"].done():
             session.close()
 
-    # Each request has an asyncio task. A `yield` instead of this adds 4 to 14 %.
+    # When the request ends: a server runs each request in an asyncio task of its own.
     if task := asyncio.current_task():
         task.add_done_callback(close)
     return session
@@ -498,8 +499,8 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
-# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value.
-# A value named like a column is what an INSERT or UPDATE sets that column to.
+# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. It
+# can't have the name of a column: with that, an INSERT or UPDATE would set the column.
 
 tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task, for Core
 users = SQLModel.metadata.tables["users"]
@@ -542,7 +543,7 @@ def list_tasks(
     return TaskPage.model_validate({"data": rows, "meta": meta})
 
 
-# INSERT INTO tasks (...) VALUES (...) RETURNING *
+# INSERT INTO tasks (...) VALUES (...) RETURNING *. It has the defaults of `Task`, too.
 CREATE_TASK = sa.insert(tasks).returning(tasks)
 # INSERT INTO users (...) VALUES (...) ON CONFLICT DO NOTHING
 CREATE_USER = (sqlite if SQLITE else postgresql).insert(users).on_conflict_do_nothing()
@@ -559,8 +560,7 @@ def create_task(
 ) -> TaskPublic:
     """Create a task. `Location` is its URL."""
     now = datetime.now(UTC)
-    values = body.model_dump()
-    values |= {"user_id": user_id, "created_at": now, "updated_at": now}
+    values = dict(body.model_dump(), user_id=user_id, created_at=now, updated_at=now)
     try:
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
@@ -592,7 +592,7 @@ def get_task(user_id: UserIdDep, session: SessionDep, task_id: UUID) -> TaskPubl
 #     completed_at = CASE WHEN coalesce(:state, is_completed)
 #                         THEN coalesce(completed_at, :now) END
 # WHERE user_id = :user AND id = :task RETURNING *
-# To the right of =, a column has its old value. A CASE without ELSE is NULL.
+# To the right of =, a column has its old value. If no WHEN is true, a CASE is NULL.
 NEW_STATE = sa.func.coalesce(STATE, tasks.c.is_completed)
 COMPLETED_AT = sa.func.coalesce(tasks.c.completed_at, NOW)
 UPDATE_TASK = (
