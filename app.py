@@ -13,15 +13,16 @@ request: round trips, or time under load with the database on the same machine.
     here                     plain form                       would add
     engine in autocommit     an engine without it             2 round trips
     `check_connection`       `pool_pre_ping=True`             1 round trip
-    `get_session`            `yield` in `async def` (`def`)   9 to 12 % (26 to 35 %)
+    `get_session`            `yield`: `async def` / `def`      9 to 12 % / 26 to 35 %
     statements as constants  statements in the endpoints      6 to 42 %
-    rows of `tasks`          objects: see `get_task`          11 to 12 % of a read
+    rows of `tasks`          `select(Task)`                   11 to 12 % of a read
 
 The subject (`sub`) of a token is the user id (RFC 7519). The key set has the public keys
 of the auth system, by key id (RFC 7517). A problem is the body of an error (RFC 9457).
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -53,7 +54,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, UTCDateTime
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models import Problem, TaskComplete, TaskCreate, TaskPage, TaskPublic, TaskUpdate
@@ -76,7 +76,7 @@ JWT_SECRET = os.fsencode(os.environ.get("JWT_SECRET") or "")  # bytes
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """Print the reason and exit, with the code after which no worker starts again."""
+    """Print the reason and exit, with the code that tells uvicorn not to try again."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
@@ -129,7 +129,7 @@ TASK_ERRORS = ERRORS | {404: documented(404)}
 # --- Database ---------------------------------------------------------------------
 
 POOL_SIZE = 10
-# Seconds: 5 to connect to an address, 3 + 2 * 3 until a silent server is given up.
+# In seconds: an address has 5 to answer; a silent server is given up after 3 + 2 * 3.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 TIMEOUTS = {
     "connect_timeout": "5",
@@ -148,10 +148,11 @@ try:
         raise ValueError
     engine = sa.create_engine(
         url,
-        # Each statement commits itself. `commit()` and `rollback()` only give the
-        # connection back. Without it, the endpoints would need three round trips each.
+        # Each statement commits itself; `commit()` and `rollback()` only give the
+        # connection back. The endpoints call them so that they would also be right
+        # without autocommit, with three round trips.
         isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=not SQLITE,  # It sends nothing, but costs up to 8 %.
+        skip_autocommit_rollback=not SQLITE,  # an empty rollback costs up to 8 %
         pool_size=POOL_SIZE,
         max_overflow=20,  # for endpoints that you add without `in_thread`
         pool_timeout=10,  # seconds to wait for a free connection
@@ -160,7 +161,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# The option that gives a connection transactions again, at the default isolation level.
+# This option ends autocommit for one connection: transactions, at the default level.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -169,7 +170,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # The file keeps this mode. Setting it can fail while another process has it open.
+        # The file keeps it. Setting the mode can fail if others have the file open.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -222,13 +223,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         create_tables()
     except (sa.exc.DBAPIError, TypeError, ValueError) as error:
-        # The process ends. Starlette would log a traceback; this leaves its last line.
+        # The process ends. Of the traceback that Starlette logs, only the message stays.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
+    gc.freeze()  # The garbage collector skips what exists now, and stays: 7 to 12 %.
     yield
+    gc.unfreeze()
     engine.dispose()
-    # SQLite keeps changes in FILE-wal, which the last connection to close removes.
-    # If workers close at the same moment, none may be the last. So each repeats it.
+    # SQLite keeps changes in FILE-wal, and the last connection to close removes it.
+    # Workers that close together can each miss being the last. So each tries again.
     for _ in range(100):
         if SQLITE and os.path.exists(f"{url.database}-wal"):
             engine.connect().close()
@@ -240,17 +243,17 @@ app = FastAPI(
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # `model` puts the schema where the `$ref`s point. With a default, there is no 422.
+    # `model` adds the schema that the `$ref`s name. With "default", FastAPI adds no 422.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
 
 # Not `max_body_size`: its 413 is plain text. See https://starlette.dev/middleware/
-def wrap_request(inner: ASGIApp) -> ASGIApp:
-    """Answer 413 to a body over MAX_BODY bytes. Close the session when a request ends."""
+def limit_body(inner: ASGIApp) -> ASGIApp:
+    """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        # Not int(), which refuses more than 4,300 digits.
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        # `lifespan` has no headers. float(), as int() refuses more than 4,300 digits.
         if float(dict(scope.get("headers", ())).get(b"content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
@@ -259,20 +262,19 @@ def wrap_request(inner: ASGIApp) -> ASGIApp:
             nonlocal size
             part = await receive()
             size += len(part.get("body", b""))
-            # This is called inside FastAPI, so an HTTPException is answered as usual.
+            # FastAPI calls this to read the body, and so answers the HTTPException.
             if size > MAX_BODY:
                 raise HTTPException(413, DETAILS[413])
             return part
 
-        with ExitStack() as scope["at_end"]:  # `get_session` adds to it.
-            await inner(scope, receive_part, send)
+        await inner(scope, receive_part, send)
 
-    return wrapped
+    return limited
 
 
-# What is added last is the outermost: CORS, so that a page can read each answer. Only
-# Starlette's own 500 would be sent outside it. So a 500 is sent here, and then logged.
-app.add_middleware(wrap_request)
+# What is added last is the outermost: CORS, so that a page can read each answer.
+# Starlette's own 500 is sent outside CORS. This one is sent inside; then uvicorn logs it.
+app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -301,9 +303,9 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 def is_unavailable(exc: Exception) -> bool:
     """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
-        # A lost connection or a lock; but for SQLite also a wrong statement, a defect.
+        # A lost connection or a lock. In SQLite also a wrong statement: a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # What is not a DBAPIError here is from the pool or from psycopg2: no connection.
+    # Any other class is from the pool or from psycopg2 itself: there was no connection.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
@@ -331,14 +333,14 @@ class KeySet:
     """The public keys of the auth system. `PyJWKClient` loses them if a look-up fails.
 
     A look-up starts if a key is not cached or the keys are older than MAX_AGE, but at
-    most once per INTERVAL. If it fails, the old keys stay. A request waits for it if its
-    key is not cached, or if no request came for MAX_IDLE: the key may be withdrawn.
+    most once per INTERVAL. If it fails, the old keys stay. A request waits for it only if
+    its key is not cached, or after MAX_IDLE, because the key may have been withdrawn.
     """
 
     MAX_AGE = 300  # seconds
-    MAX_IDLE = 600  # seconds
-    INTERVAL = 10  # seconds
-    TIMEOUT = 5  # seconds, for each read from the socket and for the look-up as a whole
+    MAX_IDLE = 600  # seconds; more than MAX_AGE, so that a look-up has been started
+    INTERVAL = 10  # seconds; more than TIMEOUT, so that only one look-up runs
+    TIMEOUT = 5  # seconds, for each read from the socket and for a whole look-up
 
     def __init__(self, url: str) -> None:
         self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
@@ -347,13 +349,13 @@ class KeySet:
         self.look_up: asyncio.Task[None]  # The last one; `find` starts the first one.
 
     async def find(self, key_id: str) -> jwt.PyJWK:
-        """Return a key. Raises InvalidKeyError, or 503 if the look-up for it failed."""
+        """Return a key. Raises InvalidKeyError, or 503 if the last look-up failed."""
         now = monotonic()
         may_be_withdrawn = now - self.asked_at > self.MAX_IDLE
         if key_id not in self.keys or now - self.fetched_at > self.MAX_AGE:
             self.start_look_up(now)
         if not self.look_up.done() and (key_id not in self.keys or may_be_withdrawn):
-            # Not `await self.look_up`: a cancelled request would cancel it for all.
+            # `await self.look_up` would pass one request's cancellation on to it.
             await asyncio.wait({self.look_up})
         self.asked_at = now
         if key_id in self.keys:
@@ -377,7 +379,7 @@ class KeySet:
         self.fetched_at = monotonic()
 
     def log_failure(self, look_up: asyncio.Task[None]) -> None:
-        """Log why a look-up failed, unless the stop of the program cancelled it."""
+        """Log why a look-up failed, unless it was cancelled by the shutdown."""
         if not look_up.cancelled() and (error := look_up.exception()):
             log.warning("JWT_JWKS_URL can't be used: %r", error)
 
@@ -431,12 +433,12 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 # --- Endpoints --------------------------------------------------------------------
 
 TIME_LIMIT = 20  # seconds for the endpoint; authentication can add 5
-# As many threads as the pool keeps connections, so that no thread waits for one.
+# One thread for each connection that the pool keeps: no thread waits for a connection.
 THREADS = ThreadPoolExecutor(POOL_SIZE)
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a `def` endpoint in one of THREADS, with a time limit. FastAPI has none.
+    """Call a `def` endpoint in a thread, as FastAPI does, but with a time limit.
 
     After the limit, the answer is 503. The thread can't be stopped and may still change
     a task, so there is no `Retry-After`. The endpoint must have a parameter `session`.
@@ -451,7 +453,7 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 session.rollback()  # gives the connection back
 
-        # In a copy of the request's context variables, such as a trace id.
+        # The thread sees the request's context variables, such as a trace id.
         work = session.info["work"] = THREADS.submit(copy_context().run, in_the_thread)
         try:
             async with asyncio.timeout(TIME_LIMIT) as limit:
@@ -466,17 +468,15 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-async def get_session(request: HTTPConnection) -> Session:
-    """Return a session in autocommit. `create_task` shows two writes in a transaction."""
+async def get_session() -> AsyncIterator[Session]:
+    """Yield a session in autocommit. For a transaction, do as `create_task` does."""
     session = Session(engine)
-
-    def close() -> None:
-        # If the answer was late, the thread of `in_thread` still uses the session.
+    try:
+        yield session
+    finally:
+        # After a late answer, the thread still uses it, and gives the connection back.
         if "work" not in session.info or session.info["work"].done():
             session.close()
-
-    request.scope["at_end"].callback(close)  # as after a `yield`, but faster
-    return session
 
 
 SessionDep = Annotated[Session, Depends(get_session)]
@@ -497,8 +497,8 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
-# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value. It
-# can't have the name of a column: with that, an INSERT or UPDATE would set the column.
+# `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value.
+# A value with the name of a column sets that column, in an INSERT or UPDATE.
 
 tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task, for Core
 users = SQLModel.metadata.tables["users"]
@@ -541,7 +541,8 @@ def list_tasks(
     return TaskPage.model_validate({"data": rows, "meta": meta})
 
 
-# INSERT INTO tasks (...) VALUES (...) RETURNING *. It has the defaults of `Task`, too.
+# INSERT INTO tasks (...) VALUES (...) RETURNING *
+# The columns are the names given to `execute`. The defaults of `Task` fill the rest.
 CREATE_TASK = sa.insert(tasks).returning(tasks)
 # INSERT INTO users (...) VALUES (...) ON CONFLICT DO NOTHING
 CREATE_USER = (sqlite if SQLITE else postgresql).insert(users).on_conflict_do_nothing()
@@ -563,7 +564,7 @@ def create_task(
         rows = execute(session, CREATE_TASK, **values)
     except sa.exc.IntegrityError:
         # The user has no row yet. The two statements belong together, so they are in one
-        # transaction: both rows or none. Another cause raises the same error again.
+        # transaction: both rows or none. If that was not the cause, it fails again.
         session.rollback()  # gives the connection back
         session.connection(execution_options=TRANSACTION)  # in place of autocommit
         session.exec(CREATE_USER, params={"id": user_id})
@@ -671,7 +672,7 @@ async def root(request: Request) -> RedirectResponse:
 
 
 def demo() -> None:
-    """Print `curl` commands for the host and port of uvicorn's options, then start it."""
+    """Print `curl` commands with the host and port of the options, and start uvicorn."""
     options = ["app:app", "--ws", "none"] + sys.argv[1:]
     context = uvicorn.main.make_context("app.py", [*options], resilient_parsing=True)
     if context.params["env_file"] or key_set:

@@ -33,7 +33,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. The key that finds it includes its user, who owns it."""
+    """A task. Its primary key is the id of its owner together with its own id."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -62,7 +62,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # No NUL (PostgreSQL can't store it) and, for the schema, not only white space.
+    # No NUL: PostgreSQL can't store it. One visible character: so that clients know.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
@@ -100,7 +100,7 @@ class TaskPublic(SQLModel):
 
     model_config = {"json_schema_extra": {"example": EXAMPLE}}
 
-    # Not inherited from Task: a default would make a field optional in the document.
+    # Not inherited from Task: its defaults would make fields optional in the document.
     id: UUID
     user_id: UUID
     title: str
