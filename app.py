@@ -149,8 +149,8 @@ try:
     engine = sa.create_engine(
         url,
         # Each statement commits itself; `commit()` and `rollback()` only give the
-        # connection back. The endpoints call them so that they would also be right
-        # without autocommit, with three round trips.
+        # connection back. Endpoints that write call `commit()` so that they stay right
+        # without this line, which saves two round trips.
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=not SQLITE,  # an empty rollback costs 3 to 12 %
         pool_size=POOL_SIZE,
@@ -161,7 +161,7 @@ try:
 except (sa.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("set DATABASE_URL to sqlite:///FILE or postgresql://USER@HOST/DB.")
 
-# This option ends autocommit for one connection: transactions, at the default level.
+# With this option, one connection uses transactions, at the default isolation level.
 TRANSACTION = {"isolation_level": "SERIALIZABLE" if SQLITE else "READ COMMITTED"}
 
 if SQLITE:
@@ -170,7 +170,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # The file keeps it. Setting the mode can fail if others have the file open.
+        # The file keeps this mode. Setting the mode can fail while others use the file.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -222,11 +222,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.warning("JWT_AUDIENCE is not set: tokens for other applications are valid.")
     try:
         create_tables()
-    except (sa.exc.DBAPIError, TypeError, ValueError) as error:
+    except (sa.exc.DBAPIError, psycopg2.Error, TypeError, ValueError) as error:
         # The process ends. Of the traceback that Starlette logs, only the message stays.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
-    gc.freeze()  # The garbage collector skips what exists now. Without: 5 to 16 % more.
+    gc.freeze()  # The garbage collector skips what exists now: saves 5 to 16 % of the time.
     yield
     gc.unfreeze()
     engine.dispose()
@@ -243,7 +243,7 @@ app = FastAPI(
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
-    # `model` adds the schema that the `$ref`s name. With "default", FastAPI adds no 422.
+    # `model` adds the schema that `documented` refers to. "default" replaces the 422.
     responses={"default": {"model": Problem, "description": "An error"}},
 )
 
@@ -253,7 +253,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     """Answer 413 to a body over MAX_BODY bytes, announced or in chunks."""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        # `lifespan` has no headers. float(), as int() refuses more than 4,300 digits.
+        # A "lifespan" scope has no headers. int() would fail on more than 4,300 digits.
         if float(dict(scope.get("headers", ())).get(b"content-length", 0)) > MAX_BODY:
             return await problem(413, DETAILS[413])(scope, receive, send)
         size = 0
@@ -262,7 +262,7 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
             nonlocal size
             part = await receive()
             size += len(part.get("body", b""))
-            # FastAPI calls this to read the body, and so answers the HTTPException.
+            # FastAPI reads the body through this, so it answers the HTTPException.
             if size > MAX_BODY:
                 raise HTTPException(413, DETAILS[413])
             return part
@@ -272,8 +272,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# What is added last is the outermost: CORS, so that a page can read each answer.
-# Starlette's own 500 is sent outside CORS. This one is sent inside; then uvicorn logs it.
+# What is added last is the outermost: CORS, so that a page can read each answer, also a
+# 500. ServerErrorMiddleware answers, then raises the error again, so that it is logged.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -303,14 +303,14 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 def is_unavailable(exc: Exception) -> bool:
     """Return whether the error means that the database can't be used."""
     if isinstance(exc, sa.exc.OperationalError):
-        # A lost connection or a lock. In SQLite also a wrong statement: a defect.
+        # A lost connection or a lock. SQLITE_ERROR is a wrong statement: a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    # Any other class is from the pool or from psycopg2 itself: there was no connection.
+    # Another DBAPIError counts if it ended the connection. Other classes had none.
     return not isinstance(exc, sa.exc.DBAPIError) or exc.connection_invalidated
 
 
 @app.exception_handler(sa.exc.TimeoutError)  # No connection is free.
-@app.exception_handler(psycopg2.OperationalError)  # From setting TRANSACTION.
+@app.exception_handler(psycopg2.OperationalError)  # when TRANSACTION is set
 @app.exception_handler(sa.exc.DBAPIError)
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
@@ -324,6 +324,7 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 
 # --- Authentication ---------------------------------------------------------------
 
+# Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
 # UUID() also accepts other forms, such as {...} or one without hyphens.
 UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -334,11 +335,11 @@ class KeySet:
 
     A look-up starts if a key is not cached or the keys are older than MAX_AGE, but at
     most once per INTERVAL. If it fails, the old keys stay. A request waits for it only if
-    its key is not cached, or after MAX_IDLE, because the key may have been withdrawn.
+    its key is not cached, or if none came for MAX_IDLE: keys may have been withdrawn.
     """
 
     MAX_AGE = 300  # seconds
-    MAX_IDLE = 600  # seconds; more than MAX_AGE, so that a look-up has been started
+    MAX_IDLE = 600  # seconds; over MAX_AGE, so that `find` has just started a look-up
     INTERVAL = 10  # seconds; more than TIMEOUT, so that only one look-up runs
     TIMEOUT = 5  # seconds, for each read from the socket and for a whole look-up
 
@@ -346,7 +347,7 @@ class KeySet:
         self.client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=self.TIMEOUT)
         self.keys: dict[str, jwt.PyJWK] = {}
         self.fetched_at = self.looked_up_at = self.asked_at = float("-inf")
-        self.look_up: asyncio.Task[None]  # The last one; `find` starts the first one.
+        self.look_up: asyncio.Task[None]  # The last one. The first `find` starts one.
 
     async def find(self, key_id: str) -> jwt.PyJWK:
         """Return a key. Raises InvalidKeyError, or 503 if the last look-up failed."""
@@ -433,7 +434,7 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 # --- Endpoints --------------------------------------------------------------------
 
 TIME_LIMIT = 20  # seconds for the endpoint; authentication can add 5
-# One thread for each connection that the pool keeps: no thread waits for a connection.
+# As many threads as the pool keeps connections, so that no thread waits for one.
 THREADS = ThreadPoolExecutor(POOL_SIZE)
 
 
@@ -474,7 +475,7 @@ async def get_session() -> AsyncIterator[Session]:
     try:
         yield session
     finally:
-        # After a late answer, the thread still uses it, and gives the connection back.
+        # After a late answer, the thread still uses the session; its `finally` ends that.
         if "work" not in session.info or session.info["work"].done():
             session.close()
 
@@ -498,7 +499,7 @@ def task_or_404(session: Session, statement: Any, **values: Any) -> TaskPublic:
 # Statements in SQLAlchemy Core: https://docs.sqlalchemy.org/en/21/tutorial/data.html
 # `tasks.c.id` is a column. `==`, `&`, `|` and `~` make SQL of columns: =, AND, OR, NOT.
 # `bindparam("task")` is the parameter :task; `execute(..., task=x)` gives it a value.
-# A value with the name of a column sets that column, in an INSERT or UPDATE.
+# A value named like a column would set that column; hence `new_title` below.
 
 tasks = SQLModel.metadata.tables["tasks"]  # the table of the class Task, for Core
 users = SQLModel.metadata.tables["users"]
@@ -542,7 +543,7 @@ def list_tasks(
 
 
 # INSERT INTO tasks (...) VALUES (...) RETURNING *
-# The columns are the names given to `execute`. The defaults of `Task` fill the rest.
+# `execute` gives values by the names of columns. The defaults of `Task` fill the rest.
 CREATE_TASK = sa.insert(tasks).returning(tasks)
 # INSERT INTO users (...) VALUES (...) ON CONFLICT DO NOTHING
 CREATE_USER = (sqlite if SQLITE else postgresql).insert(users).on_conflict_do_nothing()

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from pydantic import MISSING, StrictBool, StringConstraints
 from sqlmodel import CheckConstraint, Field, Index, SQLModel, col
 
-# Names for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
+# So that migrations can name each constraint. https://alembic.sqlalchemy.org/en/latest/naming.html
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -33,7 +33,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. Its primary key is the id of its owner together with its own id."""
+    """A task. Its primary key is a pair: the id of its owner and its own id."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -62,7 +62,7 @@ class TaskCreate(SQLModel):
 
     model_config = {"str_strip_whitespace": True}
 
-    # No NUL: PostgreSQL can't store it. One visible character: so that clients know.
+    # No NUL: PostgreSQL can't store it. Not only white space: the document says so, too.
     title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
         Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
     )
