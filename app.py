@@ -226,7 +226,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # The process ends. Of the traceback that Starlette logs, only the message stays.
         sys.tracebacklimit = 0
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
-    gc.freeze()  # The garbage collector skips what exists now: saves 5 to 16 % of the time.
+    gc.freeze()  # The garbage collector skips what exists now. Saves 5 to 16 %.
     yield
     gc.unfreeze()
     engine.dispose()
@@ -475,7 +475,7 @@ async def get_session() -> AsyncIterator[Session]:
     try:
         yield session
     finally:
-        # After a late answer, the thread still uses the session; its `finally` ends that.
+        # After a late answer, the thread uses the session until its own `finally`.
         if "work" not in session.info or session.info["work"].done():
             session.close()
 

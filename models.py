@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from pydantic import MISSING, StrictBool, StringConstraints
 from sqlmodel import CheckConstraint, Field, Index, SQLModel, col
 
-# So that migrations can name each constraint. https://alembic.sqlalchemy.org/en/latest/naming.html
+# Constraint names, for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
 SQLModel.metadata.naming_convention = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
