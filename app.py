@@ -271,8 +271,8 @@ def limit_body(inner: ASGIApp) -> ASGIApp:
     return limited
 
 
-# What is added last is the outermost: CORS, so that a page can read each answer, also a
-# 500. ServerErrorMiddleware answers, then raises the error again, so that it is logged.
+# The middleware that is added last is the outermost: CORS, so that a page can read each
+# answer. ServerErrorMiddleware answers 500 and raises the error again: uvicorn logs it.
 app.add_middleware(limit_body)
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
@@ -334,7 +334,7 @@ class KeySet:
 
     A look-up starts if a key is not cached or the keys are older than MAX_AGE, but at
     most once per INTERVAL. If it fails, the old keys stay. A request waits for it only if
-    its key is not cached, or if none came for MAX_IDLE: keys may have been withdrawn.
+    its key is not cached, or if no other came for MAX_IDLE: it may be withdrawn.
     """
 
     MAX_AGE = 300  # seconds

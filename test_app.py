@@ -193,7 +193,7 @@ def cancel_the_first(client: Any, token: str, user: Any, wait: Any, go_on: Any) 
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx2.AsyncClient(transport=app, headers=headers) as both:
             first, second = (asyncio.create_task(both.get(url)) for _ in "12")
-            await asyncio.to_thread(wait, 60)
+            assert await asyncio.to_thread(wait, 60) is not False
             first.cancel()
             await asyncio.wait([first])
             go_on()
