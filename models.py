@@ -1,14 +1,14 @@
-"""The tables, and the bodies of requests and responses.
+"""The tables, and the models of requests and responses.
 
-The auth system owns the users; a row in `users` says that a user has created a task here.
-Times are aware datetimes in UTC. SQLModel adds the time zone that SQLite does not store.
+The auth system owns the users. A user's row here is created with the user's first task.
+Times are datetimes in UTC with a time zone; SQLModel stores and reads them as such.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID, uuid4
 
-from pydantic import MISSING, StrictBool, StringConstraints
+from pydantic import MISSING, StrictBool, StringConstraints, model_validator
 from sqlmodel import CheckConstraint, Field, Index, SQLModel, col
 
 # Constraint names, for migrations. https://alembic.sqlalchemy.org/en/latest/naming.html
@@ -24,7 +24,7 @@ SQLModel.metadata.naming_convention = {
 
 
 class User(SQLModel, table=True):
-    """A user who has created a task. `id` is the subject of the user's tokens."""
+    """A user of the auth system. `id` is the subject (`sub`) of the user's tokens."""
 
     __tablename__ = "users"
 
@@ -33,7 +33,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. Its primary key is a pair: the id of its owner and its own id."""
+    """A task. The primary key is (user_id, id): to find a task, one names its owner."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -46,33 +46,53 @@ class Task(SQLModel, table=True):
     title: str
     is_completed: bool = False
     completed_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-# The list is read from this index, newest first.
+# The order of the list. The database reads a page from this index, without sorting.
 NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
-# --- Bodies of requests -----------------------------------------------------------
+# --- Requests ---------------------------------------------------------------------
+
+# No NUL, which PostgreSQL can't store, and not only white space.
+PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
+RULES = StringConstraints(
+    strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
+)
+Title = Annotated[str, RULES]
 
 
 class TaskCreate(SQLModel):
-    """The body that creates a task. The white space around the title is removed."""
+    """The body that creates a task."""
 
-    model_config = {"str_strip_whitespace": True}
+    model_config = {"json_schema_extra": {"example": {"title": "Buy milk"}}}
 
-    # No NUL: PostgreSQL can't store it. Not only white space: the document says so, too.
-    title: Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")] = (
-        Field(min_length=1, max_length=200, schema_extra={"examples": ["Buy milk"]})
-    )
+    title: Title
 
 
-class TaskUpdate(TaskCreate):
-    """The body that updates a task. Without `is_completed`, the state stays as it is."""
+def require_a_member(schema: dict[str, Any]) -> None:
+    """Say in a model's JSON schema that at least one of its members is required."""
+    schema["anyOf"] = [{"required": [name]} for name in schema["properties"]]
 
-    # true, false or absent. `bool | None` would also accept null.
+
+class TaskUpdate(SQLModel):
+    """The body that updates a task. What it leaves out stays as it is."""
+
+    model_config = {"json_schema_extra": require_a_member}
+
+    # MISSING is the default of an absent member. With None, `null` would be accepted.
+    title: Title | MISSING = MISSING
     is_completed: StrictBool | MISSING = MISSING
+
+    @model_validator(mode="after")
+    def check_members(self) -> Self:
+        """Refuse a body that changes nothing, such as one with a misspelled name."""
+        if not self.model_dump():  # leaves out what is MISSING
+            names = " or ".join(type(self).model_fields)
+            raise ValueError(f"the body must have {names}")
+        return self
 
 
 class TaskComplete(SQLModel):
@@ -81,11 +101,11 @@ class TaskComplete(SQLModel):
     is_completed: StrictBool
 
 
-# --- Bodies of responses ----------------------------------------------------------
+# --- Responses --------------------------------------------------------------------
 
 EXAMPLE: Any = {
     "id": "7b9e1f0a-5c64-4f0e-9d3e-2f6f8a1c0b5d",
-    "user_id": "11111111-1111-4111-8111-111111111111",
+    "user_id": "a11ce000-0000-4000-8000-000000000001",
     "title": "Buy milk",
     "is_completed": True,
     "completed_at": "2026-11-21T10:00:00.654321Z",
@@ -100,7 +120,7 @@ class TaskPublic(SQLModel):
 
     model_config = {"json_schema_extra": {"example": EXAMPLE}}
 
-    # Not inherited from Task: its defaults would make fields optional in the document.
+    # Not inherited from Task: its defaults would make members optional in the document.
     id: UUID
     user_id: UUID
     title: str
@@ -135,7 +155,7 @@ class InputError(SQLModel):
 
 
 class Problem(SQLModel):
-    """An error (RFC 9457). `detail` is a sentence for a person; a 400 has `errors`."""
+    """An error (RFC 9457). `detail` is a sentence for a person."""
 
     type: str
     title: str
