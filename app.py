@@ -1,9 +1,8 @@
 """The Task API: a to-do backend for users who sign in elsewhere and bring a JWT.
 
-A request passes CORS, then `get_user_id` (whose token is it, and is the path theirs?),
-then `get_session` (wait for one of ten places), then one of the six endpoints. There it
-is one statement; a user's first task, and a page past the last one, take more. What is
-raised on the way becomes an error of one form.
+A request passes `get_user_id` (whose token is it, and is the path theirs?), then
+`get_session`, then one of the six endpoints. There it is one statement; a user's first
+task, and a page past the last one, take more. Each error has the form of `problem`.
 """
 
 import gc
@@ -56,8 +55,7 @@ log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only 
 
 # --- Settings ---------------------------------------------------------------------
 
-# What is set already has priority.
-load_dotenv(os.path.join(os.path.dirname(__file__), ".env"))
+load_dotenv(os.path.join(os.path.dirname(__file__), ".env"))  # What is set, stays.
 
 
 def setting(name: str, default: str = "") -> str:
@@ -81,9 +79,7 @@ ORIGINS = [o.strip().rstrip("/") for o in CORS_ORIGINS.split(",")]
 PORT = setting("PORT", "8000")
 
 IS_DEMO = __name__ == "__main__" and not JWT_SECRET and not JWT_JWKS_URL
-if IS_DEMO:
-    JWT_SECRET = os.urandom(32).hex()
-
+JWT_SECRET = os.urandom(32).hex() if IS_DEMO else JWT_SECRET
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
 if JWT_JWKS_URL and not fullmatch(r"https?://[^/\s]\S*", JWT_JWKS_URL):
@@ -135,7 +131,6 @@ for status, detail in DETAILS.items():
 
 # --- Database ---------------------------------------------------------------------
 
-# A server that does not answer is noticed after about ten seconds.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 LIBPQ = {
     "client_encoding": "utf8",  # PGCLIENTENCODING can name another one.
@@ -143,7 +138,7 @@ LIBPQ = {
     "keepalives_idle": "3",  # seconds
     "keepalives_interval": "3",
     "keepalives_count": "2",
-    "tcp_user_timeout": "9000",  # milliseconds
+    "tcp_user_timeout": "9000",  # milliseconds; then, a silent server is lost
 }
 
 try:
@@ -189,12 +184,9 @@ else:
 
     @sqlalchemy.event.listens_for(engine, "checkout")
     def replace_closed(connection: Any, *_: object) -> None:
-        """Have the pool replace a connection that the server closed while it was idle.
-
-        In place of `pool_pre_ping`, which needs a round trip. `poll` does not wait.
-        """
-        try:
-            connection.poll()  # reads what the server sent last
+        """Have the pool replace a connection that the server closed while it was idle."""
+        try:  # In place of `pool_pre_ping`, which takes a round trip.
+            connection.poll()  # reads what the server sent last, without waiting
             connection.poll()  # fails if the server has closed the connection
         except psycopg2.Error as error:
             raise sqlalchemy.exc.DisconnectionError from error
@@ -216,18 +208,16 @@ def create_tables() -> None:
         SQLModel.metadata.create_all(connection)
 
 
-# A place for each request that has a session. Without this limit, requests can occupy
-# all threads and connections and wait for each other. asyncio's semaphore, unlike
-# anyio's, belongs to one event loop, and a test's second TestClient has another one.
+# The places of the requests that have a session. Without this limit, requests could
+# occupy all threads and connections, and wait for each other. anyio's semaphore, unlike
+# asyncio's, also works in a second event loop, as that of a test's next TestClient.
 places = anyio.Semaphore(10)
 
 
-async def get_session() -> AsyncIterator[Session]:
-    """Yield a session in autocommit: each statement commits itself.
+async def get_session() -> AsyncIterator[Session]:  # A `def` takes trips to a thread.
+    """Yield a session in autocommit. TimeoutError (503): no free place in ten seconds.
 
-    Its `commit` writes what was added, and gives the connection back. Raises
-    TimeoutError (503) after ten seconds without a place. `async`, because FastAPI makes
-    two more trips to a thread for a `def`.
+    Each statement commits itself. `commit` sends what was added, and frees the connection.
     """
     try:
         with anyio.fail_after(10):
@@ -235,7 +225,7 @@ async def get_session() -> AsyncIterator[Session]:
     except TimeoutError:
         raise sqlalchemy.exc.TimeoutError("ten requests have a session") from None
     try:
-        # Without the option, what is read after a commit is queried once more.
+        # Without the option, an object is read again after a commit.
         with Session(engine, expire_on_commit=False) as session:
             yield session
     finally:
@@ -288,9 +278,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# The last one is the outermost: a page can read each answer, also that of a defect,
-# which FastAPI's own ServerErrorMiddleware would give outside of CORSMiddleware. The
-# inner one answers and raises the exception again, so that uvicorn logs it.
+# The last one is the outermost, so a page can read each answer. FastAPI's own 500 would
+# be outside of it. After this 500, the exception is raised again, and uvicorn logs it.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -344,8 +333,6 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 # Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
 UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
-
 # What reading a key set can raise, whatever the auth system answers.
 UNREADABLE = jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RecursionError
 
@@ -503,10 +490,8 @@ def get_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> Task:
 def change_task(
     session: Session, user_id: UUID, task_id: UUID, changes: dict[str, Any]
 ) -> Task:
-    """Change a task and return it. 404: there is none.
-
-    One UPDATE in place of a read and a write: two simultaneous toggles both count.
-    """
+    """Change a task and return it. 404: there is none."""
+    # One UPDATE in place of a read and a write: two simultaneous toggles both count.
     changes["updated_at"] = datetime.now(UTC)
     if "is_completed" in changes:
         # A column has its old value here, and a CASE without a true WHEN is NULL.

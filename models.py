@@ -27,7 +27,6 @@ class User(SQLModel, table=True):
     """A user of the auth system. `id` is the subject (`sub`) of the user's tokens."""
 
     __tablename__ = "users"
-
     id: UUID = Field(primary_key=True)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
@@ -40,7 +39,6 @@ class Task(SQLModel, table=True):
         CheckConstraint("length(title) BETWEEN 1 AND 200", name="title_length"),
         CheckConstraint("is_completed = (completed_at IS NOT NULL)", name="completed"),
     )
-
     user_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
     id: UUID = Field(primary_key=True, default_factory=uuid4)
     title: str
@@ -68,7 +66,6 @@ class TaskCreate(SQLModel):
     """The body that creates a task."""
 
     model_config = {"json_schema_extra": {"example": {"title": "Buy milk"}}}
-
     title: Title
 
 
@@ -81,7 +78,6 @@ class TaskUpdate(SQLModel):
     """The body that updates a task. What it leaves out stays as it is."""
 
     model_config = {"json_schema_extra": require_a_member}
-
     # MISSING is the default of an absent member. With None, `null` would be accepted.
     title: Title | MISSING = MISSING
     is_completed: StrictBool | MISSING = MISSING
@@ -119,7 +115,6 @@ class TaskPublic(SQLModel):
     """A task."""
 
     model_config = {"json_schema_extra": {"example": EXAMPLE}}
-
     # Not inherited from Task: its defaults would make members optional in the document.
     id: UUID
     user_id: UUID
@@ -142,7 +137,6 @@ class TaskPage(SQLModel):
     """A page of a user's tasks, newest first."""
 
     model_config = {"json_schema_extra": {"example": PAGE_EXAMPLE}}
-
     data: list[TaskPublic]
     meta: PageMeta
 
