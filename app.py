@@ -1,8 +1,8 @@
 """The Task API: a to-do backend for users who sign in elsewhere and bring a JWT.
 
 A request passes `get_user_id` (whose token is it, and is the path theirs?), then
-`get_session`, then one of the six endpoints. There it is one statement; a user's first
-task, and a page past the last one, take more. Each error has the form of `problem`.
+`get_session`, then one of the six endpoints. Each endpoint executes one SQL statement.
+Two cases need more: a user's first task, and a page past the last one.
 """
 
 import gc
@@ -16,18 +16,16 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from http.client import responses as PHRASES
 from re import fullmatch
-from threading import Thread
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
-import anyio
 import jwt
 import psycopg2
 import sqlalchemy
 import uvicorn
+from anyio import Lock, Semaphore, fail_after, to_thread
 from dotenv import load_dotenv
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -55,16 +53,17 @@ log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only 
 
 # --- Settings ---------------------------------------------------------------------
 
-load_dotenv(os.path.join(os.path.dirname(__file__), ".env"))  # What is set, stays.
+# A variable that is set already has priority. `${…}` in a value stays as it is.
+load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
 
 
 def setting(name: str, default: str = "") -> str:
-    """Return an environment variable without the white space around its value."""
+    """Return an environment variable without white space around it, or the default."""
     return os.environ.get(name, "").strip() or default
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """Print the reason and exit, with the code that tells uvicorn not to try again."""
+    """Print the reason, and exit with the code after which uvicorn does not retry."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
@@ -77,21 +76,19 @@ JWT_AUDIENCE = setting("JWT_AUDIENCE")
 CORS_ORIGINS = setting("CORS_ORIGINS", "http://localhost:3000")
 ORIGINS = [o.strip().rstrip("/") for o in CORS_ORIGINS.split(",")]
 PORT = setting("PORT", "8000")
-
 IS_DEMO = __name__ == "__main__" and not JWT_SECRET and not JWT_JWKS_URL
-JWT_SECRET = os.urandom(32).hex() if IS_DEMO else JWT_SECRET
+if IS_DEMO:
+    JWT_SECRET = os.urandom(32).hex()
+
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
-if JWT_JWKS_URL and not fullmatch(r"https?://[^/\s]\S*", JWT_JWKS_URL):
-    refuse_to_start("JWT_JWKS_URL must be an http:// or https:// URL.")
-try:
-    if JWT_SECRET:
-        # RFC 7518, section 3.2: 32 bytes. PyJWT refuses a PEM key as an HS256 secret.
-        jwt.PyJWT({"enforce_minimum_key_length": True}).encode({}, JWT_SECRET)
-except (jwt.InvalidKeyError, ValueError):
+if JWT_SECRET and (len(JWT_SECRET.encode()) < 32 or "-----BEGIN" in JWT_SECRET):
+    # RFC 7518, section 3.2. PyJWT does not accept a PEM key as an HS256 secret.
     refuse_to_start("JWT_SECRET must be a secret of 32 bytes or more, not a PEM key.")
+if JWT_JWKS_URL and not fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/\S*)?", JWT_JWKS_URL):
+    refuse_to_start("JWT_JWKS_URL must be an http:// or https:// URL.")
 for origin in ORIGINS:
-    # scheme://host or scheme://host:port, as a browser sends it (RFC 6454, section 6.2)
+    # scheme://host or scheme://host:port, as a browser sends it: RFC 6454, section 6.2
     if origin != "*" and not fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9._:[\]-]+", origin):
         refuse_to_start("CORS_ORIGINS must be origins such as https://example.com.")
 if not fullmatch("[0-9]{1,5}", PORT) or not 0 < int(PORT) < 65536:
@@ -118,16 +115,16 @@ def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Respo
     return JSONResponse(body | more, status, headers, media_type=PROBLEM_JSON)
 
 
-# FastAPI adds the schema of a `model`, and no 422 of its own beside a "default".
+# `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
 ERRORS: Any = {"default": {"model": Problem, "description": "An error"}}
 for status, detail in DETAILS.items():
-    example = {"type": "about:blank", "title": PHRASES[status], "status": status}
-    schema = {"$ref": "#/components/schemas/Problem"}
-    content = {"schema": schema, "example": example | {"detail": detail}}
-    ERRORS[status] = {
-        "description": PHRASES[status],
-        "content": {PROBLEM_JSON: content},
-    }
+    title = PHRASES[status]
+    example: Any = {"type": "about:blank", "title": title, "status": status}
+    example["detail"] = detail
+    if status == 400:
+        example["errors"] = [{"loc": ["body", "title"], "msg": "Field required"}]
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+    ERRORS[status] = {"description": title, "content": {PROBLEM_JSON: content}}
 
 # --- Database ---------------------------------------------------------------------
 
@@ -138,35 +135,34 @@ LIBPQ = {
     "keepalives_idle": "3",  # seconds
     "keepalives_interval": "3",
     "keepalives_count": "2",
-    "tcp_user_timeout": "9000",  # milliseconds; then, a silent server is lost
+    "tcp_user_timeout": "9000",  # milliseconds without an answer
 }
 
 try:
     url = sqlalchemy.make_url(DATABASE_URL)
     SQLITE = url.drivername == "sqlite" and not str(url.database).startswith("file:")
-    # With two @, SQLAlchemy takes a part of the password for the host, which is logged.
-    POSTGRES = fullmatch(r"postgres|postgresql(\+psycopg2)?", url.drivername)
-    if POSTGRES and DATABASE_URL.count("@") < 2:
+    # With a second @, a part of the password would count as the host, which is logged.
+    is_postgres = fullmatch(r"postgres|postgresql(\+psycopg2)?", url.drivername)
+    if is_postgres and DATABASE_URL.count("@") < 2:
         url = url.set(drivername="postgresql+psycopg2", query=LIBPQ | url.query)
     elif not SQLITE:
         raise ValueError
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",  # saves two round trips: BEGIN and COMMIT
-        # Saves 3 to 12 % under load. SQLite needs the rollback after a SAVEPOINT.
+        # Saves 3 to 12 % under load. On SQLite, this rollback ends a SAVEPOINT.
         skip_autocommit_rollback=not SQLITE,
         pool_size=10,
-        max_overflow=20,
+        max_overflow=20,  # A request can use a session and, beside it, `transactions`.
         pool_timeout=10,  # seconds
+        hide_parameters=True,  # The values of a statement are not for the log.
     )
 except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
-    refuse_to_start(
-        "set DATABASE_URL to sqlite:///FILE or a PostgreSQL URL, @ inside as %40."
-    )
+    refuse_to_start("DATABASE_URL must be sqlite:///FILE or postgresql://… (@ is %40).")
 
-# The same connections, for statements that belong together: all of them or none.
-#     with Session(transactions) as session: ...; session.commit()
-# An endpoint that does this takes `AutocommitDep` as well: it is its place in the queue.
+# For statements that belong together, over the same connections: all of them or none.
+#     with Session(transactions) as both: both.add(a); both.add(b); both.commit()
+# Such an endpoint also takes `AutocommitDep`, so that it counts as one of ten (below).
 LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"
 transactions = engine.execution_options(isolation_level=LEVEL)
 
@@ -176,7 +172,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # Fails while another program reads a file that is not in this mode yet.
+        # The file keeps this mode. It can't be set while another program is reading.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode = WAL")
 
@@ -184,7 +180,7 @@ else:
 
     @sqlalchemy.event.listens_for(engine, "checkout")
     def replace_closed(connection: Any, *_: object) -> None:
-        """Have the pool replace a connection that the server closed while it was idle."""
+        """Have the pool replace a connection that the server has closed."""
         try:  # In place of `pool_pre_ping`, which takes a round trip.
             connection.poll()  # reads what the server sent last, without waiting
             connection.poll()  # fails if the server has closed the connection
@@ -201,43 +197,44 @@ else:
 
 def create_tables() -> None:
     """Create the missing tables. Workers that start at the same time take turns."""
-    # The number is arbitrary. Without a lock, two workers create the same table.
+    # Without a lock, all but one of the workers fail. Its number is arbitrary.
     lock = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(7265)"
     with transactions.begin() as connection:
         connection.exec_driver_sql(lock)  # released by the commit
         SQLModel.metadata.create_all(connection)
 
 
-# The places of the requests that have a session. Without this limit, requests could
-# occupy all threads and connections, and wait for each other. anyio's semaphore, unlike
-# asyncio's, also works in a second event loop, as that of a test's next TestClient.
-places = anyio.Semaphore(10)
+# At most ten requests have a session. Without a limit, they could hold all connections
+# while they wait for a thread, in which FastAPI validates their answers. FastAPI's
+# `max_concurrency` has no time limit, and asyncio's semaphore works in one event loop.
+places = Semaphore(10)
 
 
-async def get_session() -> AsyncIterator[Session]:  # A `def` takes trips to a thread.
-    """Yield a session in autocommit. TimeoutError (503): no free place in ten seconds.
+async def get_session() -> AsyncIterator[Session]:
+    """Yield a session in autocommit. SQLAlchemy's TimeoutError (503): no place in 10 s.
 
-    Each statement commits itself. `commit` sends what was added, and frees the connection.
+    Each statement commits itself; `commit` sends what was added. Not a `def`, which takes
+    two trips to a thread: here, nothing waits for the database.
     """
     try:
-        with anyio.fail_after(10):
+        with fail_after(10):
             await places.acquire()
     except TimeoutError:
         raise sqlalchemy.exc.TimeoutError("ten requests have a session") from None
     try:
-        # Without the option, an object is read again after a commit.
+        # By default, an object would be read again after a commit.
         with Session(engine, expire_on_commit=False) as session:
             yield session
     finally:
         places.release()
 
 
-# "function": the session is closed before the answer is sent, which can take long.
+# "function": closed when the endpoint returns. A slow client does not keep the place.
 AutocommitDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def create_user(session: Session, user_id: UUID) -> None:
-    """Create the row of a user, to which other tables refer, unless it exists."""
+    """Create the user's row, to which other tables refer, unless it exists."""
     insert = sqlite.insert if SQLITE else postgresql.insert
     session.exec(insert(User).values(id=user_id).on_conflict_do_nothing())
 
@@ -260,8 +257,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         create_tables()
     except (SQLAlchemyError, psycopg2.Error, TypeError, ValueError) as error:
-        # The process ends here, and its log needs the reason, not the traceback.
-        sys.tracebacklimit = 0
+        sys.tracebacklimit = 0  # uvicorn ends here, and logs the reason in one line.
         raise RuntimeError(f"Can't use DATABASE_URL: {first_line(error)}") from None
     gc.set_threshold(50_000)  # Look for garbage less often: 11 to 15 % more requests.
     yield
@@ -270,7 +266,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(
     title="Task API",
-    description="To try it: `python app.py` prints tokens. **Authorize** with one.",
+    description="**Authorize** with a token. Without settings, `python app.py` prints some.",
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
@@ -278,8 +274,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# The last one is the outermost, so a page can read each answer. FastAPI's own 500 would
-# be outside of it. After this 500, the exception is raised again, and uvicorn logs it.
+# CORSMiddleware is added last, so it is outermost: a page can read each answer. This 500 is
+# inside; FastAPI's own is not. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -311,12 +307,12 @@ def is_unavailable(exc: Exception) -> bool:
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
     if isinstance(exc, DBAPIError):
         return exc.connection_invalidated
-    # The pool raises the last one if the server closes each new connection at once.
+    # The text is the pool's if the server closes each new connection at once.
     lost = sqlalchemy.exc.TimeoutError, psycopg2.OperationalError
     return isinstance(exc, lost) or str(exc) == "This connection is closed"
 
 
-@app.exception_handler(psycopg2.OperationalError)  # lost as a transaction begins
+@app.exception_handler(psycopg2.OperationalError)  # as SQLAlchemy begins a transaction
 @app.exception_handler(SQLAlchemyError)
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
@@ -333,74 +329,75 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 # Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
 UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-# What reading a key set can raise, whatever the auth system answers.
+# What a look-up can raise, whatever the auth system answers.
 UNREADABLE = jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RecursionError
 
 
-class KeySet(jwt.PyJWKClient):
-    """PyJWT's client for a key set (RFC 7517), with the last good keys in `last`."""
+class KeySet:
+    """The public keys of the auth system (RFC 7517). They outlive a failed look-up."""
 
-    last: jwt.PyJWKSet | None = None
-    failed_at = float("-inf")
+    def __init__(self, url: str) -> None:
+        headers = {"User-Agent": "task-api"}  # Some firewalls refuse Python's.
+        self.fetch = jwt.PyJWKClient(url, headers=headers, timeout=5).fetch_data
+        self.keys: list[jwt.PyJWK] = []
+        self.fetched_at = self.failed_at = float("-inf")
+        self.lock = Lock(fast_acquire=True)
 
-    def fetch_data(self) -> jwt.PyJWKSet:
-        """Look up the keys within five seconds. Raises PyJWKClientConnectionError."""
-        before = self.last
+    def matching(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
+        """Return the keys with a token's key id and algorithm. There can be several."""
+        wanted = header.get("kid"), header.get("alg")
+        return [key for key in self.keys if (key.key_id, key.algorithm_name) == wanted]
 
-        def look_up() -> None:
-            try:
-                keys = super(KeySet, self).fetch_data()["keys"]
-                keys = [key for key in keys if isinstance(key, dict) and key.get("kid")]
-                keys = [key for key in keys if key.get("use") in (None, "sig")]
-                keys = [key for key in keys if key.get("alg") in (None, *ALGORITHMS)]
-                for key in keys:
-                    key.pop("d", None)  # a private key that was published by mistake
-                self.last = jwt.PyJWKSet(keys)
-            except UNREADABLE as error:
-                log.warning("JWT_JWKS_URL can't be used: %r", error)
-
-        if time.monotonic() - self.failed_at > 10:  # PyJWT would try for each request.
-            thread = Thread(target=look_up, daemon=True)
-            thread.start()
-            thread.join(5)  # PyJWT's `timeout` is for each read, not for a look-up.
-            if self.last and self.last is not before:
-                return self.last
+    async def look_up(self) -> None:
+        """Replace the keys, unless there is no usable answer within five seconds."""
+        try:
+            with fail_after(5):  # The client's own timeout is for each read.
+                answer = await to_thread.run_sync(self.fetch, abandon_on_cancel=True)
+            keys = [k for k in answer["keys"] if isinstance(k, dict)]
+            keys = [k for k in keys if k.get("kid") and k.get("use") in (None, "sig")]
+            keys = [k for k in keys if k.get("alg") in (None, *ALGORITHMS)]
+            # "d" is the private part of a key that was published by mistake.
+            keys = [{name: k[name] for name in k if name != "d"} for k in keys]
+            self.keys, self.fetched_at = jwt.PyJWKSet(keys).keys, time.monotonic()
+        except UNREADABLE as error:
             self.failed_at = time.monotonic()
-        if self.jwk_set_cache:
-            self.jwk_set_cache.put(None)  # an answer without a usable key
-        raise jwt.PyJWKClientConnectionError
+            log.warning("JWT_JWKS_URL can't be used: %r", error)
+
+    async def find(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
+        """Return the keys for a token's header. 503: there are no keys at all yet."""
+        # While one request looks up the keys, others use those that they know.
+        if not (self.lock.locked() and self.matching(header)):
+            async with self.lock:
+                now, max_age = time.monotonic(), 300 if self.matching(header) else 30
+                if now - self.fetched_at > max_age and now - self.failed_at > 10:
+                    await self.look_up()
+        if not self.keys:
+            raise HTTPException(503, "The key set can't be used at the moment.")
+        return self.matching(header)
 
 
-HEADERS = {"User-Agent": "task-api"}  # Some firewalls refuse Python's.
-key_set = KeySet(JWT_JWKS_URL, headers=HEADERS, timeout=5) if JWT_JWKS_URL else None
+key_set = KeySet(JWT_JWKS_URL) if JWT_JWKS_URL else None
 
 
-async def get_subject(token: str) -> UUID:
+async def verify(token: str) -> UUID:
     """Return the user id in a token. Raises PyJWTError if the token is not valid."""
     keys: list[Any] = [JWT_SECRET]
     if key_set:
-        header = jwt.get_unverified_header(token)
-        with suppress(jwt.PyJWKClientError):
-            # Looks up the keys, if that is due. This must not block the event loop.
-            await run_in_threadpool(key_set.get_signing_key, header.get("kid", ""))
-        if not key_set.last:
-            raise HTTPException(503, "The key set can't be used at the moment.")
-        ids = header.get("kid"), header.get("alg")
-        keys = [key for key in key_set.last if (key.key_id, key.algorithm_name) == ids]
+        keys = await key_set.find(jwt.get_unverified_header(token))
     options: Any = {"require": ["exp", "sub"], "verify_aud": bool(JWT_AUDIENCE)}
-    issued: Any = {"issuer": JWT_ISSUER or None, "audience": JWT_AUDIENCE or None}
-    for key in keys:  # One key id can stand for several keys.
+    expected: Any = {"issuer": JWT_ISSUER or None, "audience": JWT_AUDIENCE or None}
+    for key in keys:
         with suppress(jwt.InvalidSignatureError):
-            claims = jwt.decode(token, key, ALGORITHMS, options, leeway=30, **issued)
+            claims = jwt.decode(token, key, ALGORITHMS, options, leeway=30, **expected)
+            # UUID() also accepts other forms, such as {...} or one without hyphens.
             if not fullmatch(UUID_FORM, claims["sub"].lower()):
                 raise jwt.exceptions.InvalidSubjectError
             return UUID(claims["sub"])
-    raise jwt.InvalidSignatureError
+    raise jwt.InvalidSignatureError if keys else jwt.InvalidKeyError
 
 
 bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-
 # These ids never change, so the tasks of a demo are still there the next day.
 ALICE = "a11ce000-0000-4000-8000-000000000001"
 BOB = "b0b00000-0000-4000-8000-000000000002"
@@ -410,11 +407,11 @@ DEMO_USERS: Any = {"Alice": {"value": ALICE}, "Bob": {"value": BOB}}
 async def get_user_id(
     user_id: Annotated[UUID, Path(openapi_examples=DEMO_USERS)], credentials: BearerDep
 ) -> UUID:
-    """Return the user id of the path. 401: no valid token. 403: another user's token."""
+    """Return the user id of the path. 401: no valid token. 403: another user's path."""
     if credentials is None:
         raise HTTPException(401, DETAILS[401], {"WWW-Authenticate": "Bearer"})
     try:
-        subject = await get_subject(credentials.credentials)
+        subject = await verify(credentials.credentials)
     except jwt.PyJWTError as error:
         detail = f"The token is not valid: {type(error).__name__}."
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # RFC 6750
@@ -428,7 +425,7 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
 
-router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"], max_body_size=65_536)
+router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"])
 
 
 @router.get("", response_model=TaskPage)
@@ -437,15 +434,17 @@ def list_tasks(
     session: AutocommitDep,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
-    is_completed: bool | None = None,
+    is_completed: bool | MISSING = MISSING,
 ) -> dict[str, Any]:
     """Return a page of the user's tasks, newest first."""
-    # `col(Task.id)` is `Task.id`. It tells a type checker that it is a column.
-    wanted = col(Task.user_id) == user_id
-    if is_completed is not None:
-        wanted &= col(Task.is_completed) == is_completed
-    count = select(func.count()).select_from(Task).where(wanted)
-    page = select(Task, count.correlate(None).scalar_subquery()).where(wanted)
+    # `col` tells a type checker that `Task.user_id` is a column here.
+    matches = col(Task.user_id) == user_id
+    if is_completed is not MISSING:
+        matches &= col(Task.is_completed) == is_completed
+    # SELECT tasks.*, (SELECT count(*) FROM tasks WHERE …) FROM tasks WHERE … LIMIT …
+    # `correlate(None)`: the count has a FROM of its own.
+    count = select(func.count()).select_from(Task).where(matches)
+    page = select(Task, count.correlate(None).scalar_subquery()).where(matches)
     page = page.order_by(*NEWEST_FIRST).limit(limit).offset(offset)
     rows = session.exec(page).all()
     total = rows[0][1] if rows else 0
@@ -455,7 +454,7 @@ def list_tasks(
     return {"data": [task for task, _ in rows], "meta": meta}
 
 
-@router.post("", response_model=TaskPublic, status_code=201)
+@router.post("", response_model=TaskPublic, status_code=201, max_body_size=65_536)
 def create_task(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -469,7 +468,7 @@ def create_task(
     session.add(task)
     try:
         session.commit()
-    except IntegrityError:  # This is the user's first task.
+    except IntegrityError:  # It is the user's first task, or else it fails again.
         session.rollback()
         create_user(session, user_id)
         session.add(task)
@@ -491,24 +490,26 @@ def change_task(
     session: Session, user_id: UUID, task_id: UUID, changes: dict[str, Any]
 ) -> Task:
     """Change a task and return it. 404: there is none."""
+    now = datetime.now(UTC)
+    if "is_completed" in changes:  # true, false, or the expression NOT is_completed
+        # CASE WHEN the new state THEN coalesce(completed_at, now) ELSE NULL END
+        since = func.coalesce(Task.completed_at, now)
+        completed_at = sqlalchemy.case((changes["is_completed"], since), else_=None)
+        changes = changes | {"completed_at": completed_at}
     # One UPDATE in place of a read and a write: two simultaneous toggles both count.
-    changes["updated_at"] = datetime.now(UTC)
-    if "is_completed" in changes:
-        # A column has its old value here, and a CASE without a true WHEN is NULL.
-        since = func.coalesce(Task.completed_at, changes["updated_at"])
-        changes["completed_at"] = sqlalchemy.case((changes["is_completed"], since))
     the_task = col(Task.user_id) == user_id, col(Task.id) == task_id
-    statement = update(Task).where(*the_task).values(changes).returning(Task)
-    # Saves a tenth. The session has no older copy of the task that must change, too.
+    statement = update(Task).where(*the_task).values(updated_at=now, **changes)
+    # Saves a tenth. This session has loaded no task that would have to be changed, too.
     options = {"synchronize_session": False}
-    task: Task | None = session.exec(statement, execution_options=options).scalar()
+    result = session.exec(statement.returning(Task), execution_options=options)
+    task: Task | None = result.scalar()
     session.commit()
     if task is None:
         raise HTTPException(404, DETAILS[404])
     return task
 
 
-@router.put("/{task_id}", response_model=TaskPublic)
+@router.put("/{task_id}", response_model=TaskPublic, max_body_size=65_536)
 def update_task(
     user_id: UserIdDep, session: AutocommitDep, task_id: UUID, body: TaskUpdate
 ) -> Task:
@@ -526,7 +527,7 @@ def delete_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> No
         raise HTTPException(404, DETAILS[404])
 
 
-@router.patch("/{task_id}/complete", response_model=TaskPublic)
+@router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=65_536)
 def complete_task(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -535,7 +536,7 @@ def complete_task(
     body: TaskComplete | MISSING = MISSING,
 ) -> Task:
     """Toggle the state of a task. With a body, set it, so that a retry is safe."""
-    # uvicorn drops the body of a request that offers an upgrade (Kludex/uvicorn#2722).
+    # uvicorn loses the body if there is an `Upgrade` header (Kludex/uvicorn#2722).
     length = request.headers.get("content-length", "0")
     if body is MISSING and (length != "0" or "transfer-encoding" in request.headers):
         raise HTTPException(400, "The body did not arrive.")

@@ -1,7 +1,7 @@
 """The tables, and the models of requests and responses.
 
 The auth system owns the users. A user's row here is created with the user's first task.
-Times are datetimes in UTC with a time zone; SQLModel stores and reads them as such.
+Times are aware datetimes in UTC. SQLite stores no time zone; SQLModel adds it again.
 """
 
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ class User(SQLModel, table=True):
 
 
 class Task(SQLModel, table=True):
-    """A task. The primary key is (user_id, id): to find a task, one names its owner."""
+    """A task. Its primary key is (user_id, id): a key always names the owner, too."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -54,7 +54,7 @@ Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Requests ---------------------------------------------------------------------
 
-# No NUL, which PostgreSQL can't store, and not only white space.
+# No NUL, which PostgreSQL can't store. Not only white space: for the JSON schema.
 PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 RULES = StringConstraints(
     strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
@@ -70,8 +70,9 @@ class TaskCreate(SQLModel):
 
 
 def require_a_member(schema: dict[str, Any]) -> None:
-    """Say in a model's JSON schema that at least one of its members is required."""
-    schema["anyOf"] = [{"required": [name]} for name in schema["properties"]]
+    """Say in a JSON schema that one member is required, with types for all clients."""
+    typed = {"type": "object", "properties": schema["properties"]}
+    schema["anyOf"] = [typed | {"required": [name]} for name in schema["properties"]]
 
 
 class TaskUpdate(SQLModel):
