@@ -52,7 +52,6 @@ from models import (
 log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only errors.
 
 # --- Settings ---------------------------------------------------------------------
-
 # A variable that is set already has priority. `${…}` in a value stays as it is.
 load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
 
@@ -95,7 +94,6 @@ if not fullmatch("[0-9]{1,5}", PORT) or not 0 < int(PORT) < 65536:
     refuse_to_start("PORT must be a number from 1 to 65535.")
 
 # --- Errors -----------------------------------------------------------------------
-
 DETAILS = {
     400: "The input is not valid.",
     401: "The bearer token is missing.",
@@ -117,18 +115,22 @@ def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Respo
 
 # `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
 ERRORS: Any = {"default": {"model": Problem, "description": "An error"}}
-for status, detail in DETAILS.items():
-    title = PHRASES[status]
-    example: Any = {"type": "about:blank", "title": title, "status": status}
-    example["detail"] = detail
-    if status == 400:
+for code, why in DETAILS.items():
+    title = PHRASES[code]
+    example: Any = {
+        "type": "about:blank",
+        "title": title,
+        "status": code,
+        "detail": why,
+    }
+    if code == 400:
         example["errors"] = [{"loc": ["body", "title"], "msg": "Field required"}]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    ERRORS[status] = {"description": title, "content": {PROBLEM_JSON: content}}
+    ERRORS[code] = {"description": title, "content": {PROBLEM_JSON: content}}
 
 # --- Database ---------------------------------------------------------------------
-
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+# A server that does not answer is noticed after about ten seconds.
 LIBPQ = {
     "client_encoding": "utf8",  # PGCLIENTENCODING can name another one.
     "connect_timeout": "5",  # seconds for each address
@@ -141,9 +143,9 @@ LIBPQ = {
 try:
     url = sqlalchemy.make_url(DATABASE_URL)
     SQLITE = url.drivername == "sqlite" and not str(url.database).startswith("file:")
-    # With a second @, a part of the password would count as the host, which is logged.
     is_postgres = fullmatch(r"postgres|postgresql(\+psycopg2)?", url.drivername)
-    if is_postgres and DATABASE_URL.count("@") < 2:
+    # With another @, a part of the password would count as the host, and be logged.
+    if is_postgres and DATABASE_URL.count("@") == bool(url.username):
         url = url.set(drivername="postgresql+psycopg2", query=LIBPQ | url.query)
     elif not SQLITE:
         raise ValueError
@@ -213,8 +215,8 @@ places = Semaphore(10)
 async def get_session() -> AsyncIterator[Session]:
     """Yield a session in autocommit. SQLAlchemy's TimeoutError (503): no place in 10 s.
 
-    Each statement commits itself; `commit` sends what was added. Not a `def`, which takes
-    two trips to a thread: here, nothing waits for the database.
+    Each statement commits itself; `commit` sends what was added. A `def` would take two
+    more trips to a thread, but nothing here waits for the database.
     """
     try:
         with fail_after(10):
@@ -266,7 +268,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(
     title="Task API",
-    description="**Authorize** with a token. Without settings, `python app.py` prints some.",
+    description="**Authorize** with a token. The demo, `python app.py`, prints two.",
     lifespan=lifespan,
     redirect_slashes=False,
     generate_unique_id_function=lambda route: route.name,
@@ -274,8 +276,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# CORSMiddleware is added last, so it is outermost: a page can read each answer. This 500 is
-# inside; FastAPI's own is not. The exception is raised again, for uvicorn's log.
+# CORSMiddleware is added last, so it is outermost: a page can read all answers, also this
+# 500. FastAPI's own would be outside. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -290,7 +292,7 @@ app.add_middleware(
 @app.exception_handler(StarletteHTTPException)
 async def on_http_exception(_: Request, exc: StarletteHTTPException) -> Response:
     """Answer an HTTPException as a problem."""
-    return problem(exc.status_code, exc.detail, exc.headers)
+    return problem(exc.status_code, str(exc.detail), exc.headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -325,7 +327,6 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 
 
 # --- Authentication ---------------------------------------------------------------
-
 # Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
 UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -337,8 +338,9 @@ class KeySet:
     """The public keys of the auth system (RFC 7517). They outlive a failed look-up."""
 
     def __init__(self, url: str) -> None:
-        headers = {"User-Agent": "task-api"}  # Some firewalls refuse Python's.
-        self.fetch = jwt.PyJWKClient(url, headers=headers, timeout=5).fetch_data
+        agent = {"User-Agent": "task-api"}  # Some firewalls refuse Python's.
+        client = jwt.PyJWKClient(url, cache_jwk_set=False, headers=agent, timeout=5)
+        self.fetch = client.fetch_data
         self.keys: list[jwt.PyJWK] = []
         self.fetched_at = self.failed_at = float("-inf")
         self.lock = Lock(fast_acquire=True)
@@ -424,7 +426,6 @@ async def get_user_id(
 UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
-
 router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"])
 
 
@@ -489,7 +490,7 @@ def get_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> Task:
 def change_task(
     session: Session, user_id: UUID, task_id: UUID, changes: dict[str, Any]
 ) -> Task:
-    """Change a task and return it. 404: there is none."""
+    """Change a task, without a commit, and return it. 404: there is none."""
     now = datetime.now(UTC)
     if "is_completed" in changes:  # true, false, or the expression NOT is_completed
         # CASE WHEN the new state THEN coalesce(completed_at, now) ELSE NULL END
@@ -503,7 +504,6 @@ def change_task(
     options = {"synchronize_session": False}
     result = session.exec(statement.returning(Task), execution_options=options)
     task: Task | None = result.scalar()
-    session.commit()
     if task is None:
         raise HTTPException(404, DETAILS[404])
     return task
@@ -514,7 +514,9 @@ def update_task(
     user_id: UserIdDep, session: AutocommitDep, task_id: UUID, body: TaskUpdate
 ) -> Task:
     """Change the title of a task, its state, or both."""
-    return change_task(session, user_id, task_id, body.model_dump())
+    task = change_task(session, user_id, task_id, body.model_dump())
+    session.commit()
+    return task
 
 
 @router.delete("/{task_id}", status_code=204)
@@ -542,7 +544,9 @@ def complete_task(
         raise HTTPException(400, "The body did not arrive.")
     toggle = {"is_completed": ~col(Task.is_completed)}
     changes = toggle if body is MISSING else body.model_dump()
-    return change_task(session, user_id, task_id, changes)
+    task = change_task(session, user_id, task_id, changes)
+    session.commit()
+    return task
 
 
 app.include_router(router)
@@ -580,4 +584,4 @@ if __name__ == "__main__":
     if IS_DEMO:
         print_demo()
     # Without WebSockets: one that is not answered keeps the server from stopping.
-    uvicorn.run(app, port=int(PORT), ws="none")
+    uvicorn.run(app, port=int(PORT), ws="none", workers=1)

@@ -53,7 +53,6 @@ NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Requests ---------------------------------------------------------------------
-
 # No NUL, which PostgreSQL can't store. Not only white space: for the JSON schema.
 PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 RULES = StringConstraints(
@@ -71,6 +70,7 @@ class TaskCreate(SQLModel):
 
 def require_a_member(schema: dict[str, Any]) -> None:
     """Say in a JSON schema that one member is required, with types for all clients."""
+    schema["example"] = {"title": "Buy milk"}
     typed = {"type": "object", "properties": schema["properties"]}
     schema["anyOf"] = [typed | {"required": [name]} for name in schema["properties"]]
 
@@ -99,7 +99,6 @@ class TaskComplete(SQLModel):
 
 
 # --- Responses --------------------------------------------------------------------
-
 EXAMPLE: Any = {
     "id": "7b9e1f0a-5c64-4f0e-9d3e-2f6f8a1c0b5d",
     "user_id": "a11ce000-0000-4000-8000-000000000001",
