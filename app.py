@@ -117,12 +117,8 @@ def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Respo
 ERRORS: Any = {"default": {"model": Problem, "description": "An error"}}
 for code, why in DETAILS.items():
     title = PHRASES[code]
-    example: Any = {
-        "type": "about:blank",
-        "title": title,
-        "status": code,
-        "detail": why,
-    }
+    example: Any = {"type": "about:blank", "title": title, "status": code}
+    example["detail"] = why
     if code == 400:
         example["errors"] = [{"loc": ["body", "title"], "msg": "Field required"}]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
@@ -570,14 +566,14 @@ async def root(request: Request) -> RedirectResponse:
 def print_demo() -> None:
     """Print the id of each demo user, a token that is valid for a day, and commands."""
     claims = {"iss": JWT_ISSUER, "aud": JWT_AUDIENCE, "exp": time.time() + 24 * 3600}
+    host = f"http://127.0.0.1:{PORT}"
+    json = "-H 'Content-Type: application/json' -d '{\"title\": \"Buy milk\"}'"
     for name, user_id in ("Alice", ALICE), ("Bob", BOB):
         token = jwt.encode(claims | {"sub": user_id}, JWT_SECRET)
-        tasks = f"http://127.0.0.1:{PORT}/api/{user_id}/tasks"
-        curl = f'curl {tasks} -H "Authorization: Bearer {token}"'
-        json = "-H 'Content-Type: application/json' -d '{\"title\": \"Buy milk\"}'"
+        curl = f'curl {host}/api/{user_id}/tasks -H "Authorization: Bearer {token}"'
         print(f"The id of {name}:\n{user_id}\nA token of {name}:\n{token}")
         print(f"List the tasks of {name}:\n{curl}\nCreate a task:\n{curl} {json}\n")
-    print(f"Try it in a browser: http://127.0.0.1:{PORT}/docs", flush=True)
+    print(f"Try it in a browser: {host}/docs", flush=True)
 
 
 if __name__ == "__main__":

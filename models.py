@@ -58,19 +58,17 @@ PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 RULES = StringConstraints(
     strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
 )
-Title = Annotated[str, RULES]
+Title = Annotated[str, RULES, Field(schema_extra={"examples": ["Buy milk"]})]
 
 
 class TaskCreate(SQLModel):
     """The body that creates a task."""
 
-    model_config = {"json_schema_extra": {"example": {"title": "Buy milk"}}}
     title: Title
 
 
 def require_a_member(schema: dict[str, Any]) -> None:
     """Say in a JSON schema that one member is required, with types for all clients."""
-    schema["example"] = {"title": "Buy milk"}
     typed = {"type": "object", "properties": schema["properties"]}
     schema["anyOf"] = [typed | {"required": [name]} for name in schema["properties"]]
 

@@ -1368,6 +1368,62 @@ def test_every_package_that_is_imported_is_pinned() -> None:
         assert pins[distribution.lower()] == importlib.metadata.version(distribution)
 
 
+PASTED = """
+def test_a_comment_touches_its_task(alice: Person) -> None:
+    task = alice.task()
+    route = Route("comment", "POST", f"{TASK}/comments", {"title": "x"}, 201)
+    assert alice(route, task).json()["task_id"] == task["id"]
+    assert alice.sees(task)["updated_at"] > task["updated_at"]
+    problem(alice(route, uuid4()), 404)
+    assert alice(DELETE, task).status_code == 204
+
+
+def test_a_due_date_is_kept_and_removed(alice: Person) -> None:
+    task = alice(CREATE, json={"title": "x", "due_date": "2026-12-24"}).json()
+    assert alice(COMPLETE, task).json()["due_date"] == "2026-12-24"
+    assert alice(UPDATE, task, json={"due_date": None}).json()["due_date"] is None
+"""
+FIELDS = {
+    "is_completed: bool = False": "due_date: date | None = None",
+    "title: Title": "due_date: date | None = None",
+    "is_completed: StrictBool | MISSING = MISSING": "due_date: date | None | MISSING = MISSING",
+    "is_completed: bool": "due_date: date | None",
+}
+
+
+def test_what_the_readme_adds_works(serve: Any, tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"```python\n# (\w+\.py).*\n([^`]*)```", (HERE / "README.md").read_text()
+    )
+    files = {
+        name: (HERE / name).read_text()
+        for name in ("models.py", "app.py", "test_app.py")
+    }
+    files["models.py"] = (
+        f"from datetime import date\nfrom sqlmodel import ForeignKeyConstraint\n{files['models.py']}"
+    )
+    for old, new in FIELDS.items():
+        files["models.py"] = files["models.py"].replace(
+            f"    {old}\n", f"    {old}\n    {new}\n", 1
+        )
+    for name, block in blocks:
+        before, mark, after = files[name].partition(
+            "\n# --- Start" if name == "app.py" else "\0"
+        )
+        files[name] = f"{before}\n\n{block}\n{mark}{after}"
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + (PASTED if name == "test_app.py" else ""))
+    tests = serve(
+        "-m",
+        "pytest",
+        "-k",
+        "project or comment or due_date",
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path),
+    )
+    assert tests.wait() == 0 and "3 passed" in tests.log, tests.log
+
+
 def test_ten_requests_wait_for_a_lock_and_the_others_are_answered(crowd: Any) -> None:
     statuses = [answer.status_code for answer in crowd.result(timeout=60)]
     assert statuses.count(503) == 35 or not POSTGRES
