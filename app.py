@@ -37,23 +37,12 @@ from sqlmodel import Session, SQLModel, col, create_engine, delete, func, select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 
-from models import (
-    NEWEST_FIRST,
-    Problem,
-    Task,
-    TaskComplete,
-    TaskCreate,
-    TaskPage,
-    TaskPublic,
-    TaskUpdate,
-    User,
-)
+import models
+from models import Task, TaskComplete, TaskCreate, TaskPublic, TaskUpdate, User
 
 log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only errors.
 
 # --- Settings ---------------------------------------------------------------------
-# A variable that is set already has priority. `${…}` in a value stays as it is.
-load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
 
 
 def setting(name: str, default: str = "") -> str:
@@ -67,6 +56,10 @@ def refuse_to_start(reason: str) -> NoReturn:
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
+try:  # A variable that is set already has priority. `${…}` in a value stays as it is.
+    load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
+except ValueError:
+    refuse_to_start(".env must be a text file in UTF-8.")
 DATABASE_URL = setting("DATABASE_URL", "sqlite:///tasks.db")
 JWT_SECRET = setting("JWT_SECRET")
 JWT_JWKS_URL = setting("JWT_JWKS_URL")
@@ -114,7 +107,7 @@ def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Respo
 
 
 # `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
-ERRORS: Any = {"default": {"model": Problem, "description": "An error"}}
+ERRORS: Any = {"default": {"model": models.Problem, "description": "An error"}}
 for code, why in DETAILS.items():
     title = PHRASES[code]
     example: Any = {"type": "about:blank", "title": title, "status": code}
@@ -178,12 +171,21 @@ else:
 
     @sqlalchemy.event.listens_for(engine, "checkout")
     def replace_closed(connection: Any, *_: object) -> None:
-        """Have the pool replace a connection that the server has closed."""
+        """Have the pool replace a connection that can't be used any more."""
         try:  # In place of `pool_pre_ping`, which takes a round trip.
             connection.poll()  # reads what the server sent last, without waiting
             connection.poll()  # fails if the server has closed the connection
+            if connection.get_transaction_status():  # A BEGIN was left open.
+                raise psycopg2.OperationalError
         except psycopg2.Error as error:
             raise sqlalchemy.exc.DisconnectionError from error
+
+    @sqlalchemy.event.listens_for(engine, "reset")
+    def forget_level(connection: Any, *_: object) -> None:
+        """Forget a transaction's isolation level, for which psycopg2 would send a SET."""
+        if not connection.autocommit:
+            connection.rollback()
+            connection.isolation_level = None
 
     @sqlalchemy.event.listens_for(engine, "handle_error")
     def give_up_read_only(context: Any) -> None:
@@ -228,6 +230,7 @@ async def get_session() -> AsyncIterator[Session]:
 
 
 # "function": closed when the endpoint returns. A slow client does not keep the place.
+# Take a session as this alias: FastAPI gives a request one place for it, however often.
 AutocommitDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
@@ -284,8 +287,7 @@ app.add_middleware(
 )
 
 
-# Starlette's class, because the router raises it. FastAPI's is a subclass.
-@app.exception_handler(StarletteHTTPException)
+@app.exception_handler(StarletteHTTPException)  # which the router raises
 async def on_http_exception(_: Request, exc: StarletteHTTPException) -> Response:
     """Answer an HTTPException as a problem."""
     return problem(exc.status_code, str(exc.detail), exc.headers)
@@ -396,8 +398,7 @@ async def verify(token: str) -> UUID:
 
 bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-# These ids never change, so the tasks of a demo are still there the next day.
-ALICE = "a11ce000-0000-4000-8000-000000000001"
+ALICE = "a11ce000-0000-4000-8000-000000000001"  # never changes: the tasks stay
 BOB = "b0b00000-0000-4000-8000-000000000002"
 DEMO_USERS: Any = {"Alice": {"value": ALICE}, "Bob": {"value": BOB}}
 
@@ -425,7 +426,7 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"])
 
 
-@router.get("", response_model=TaskPage)
+@router.get("", response_model=models.TaskPage)
 def list_tasks(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -442,7 +443,7 @@ def list_tasks(
     # `correlate(None)`: the count has a FROM of its own.
     count = select(func.count()).select_from(Task).where(matches)
     page = select(Task, count.correlate(None).scalar_subquery()).where(matches)
-    page = page.order_by(*NEWEST_FIRST).limit(limit).offset(offset)
+    page = page.order_by(*models.NEWEST_FIRST).limit(limit).offset(offset)
     rows = session.exec(page).all()
     total = rows[0][1] if rows else 0
     if offset and not rows:  # A page past the last one: no row has the total.

@@ -870,8 +870,15 @@ def rename_tasks(user_id: UserIdDep, session: AutocommitDep) -> list[Task]:
     session.commit()
     session.refresh(tasks[0])
     return tasks
+
+
+@app.post("/open/{user_id}", status_code=204)
+def leave_a_transaction_open(user_id: UserIdDep, session: AutocommitDep) -> None:
+    session.exec(sqlalchemy.text("BEGIN"))
+    session.exec(update(Task).values(title="qqqq"))
 """
 PAIR = Route("create_pair", "POST", "/pairs/{user_id}", None, 204)
+OPEN = Route("leave_a_transaction_open", "POST", "/open/{user_id}", None, 204)
 RENAME = Route("rename_tasks", "POST", "/users/{user_id}/renamed", None, 200)
 
 
@@ -930,9 +937,18 @@ def test_a_learner_can_add_endpoints_below(learner: TestClient) -> None:
     assert [task["title"] for task in renamed] == ["renamed"] * 2
     assert alice.tasks()["data"] == sorted(renamed, key=lambda t: t["created_at"])[::-1]
     document = learner.get("/openapi.json").json()
-    added = [document["paths"].pop(route.path)["post"] for route in (PAIR, RENAME)]
+    routes = (PAIR, RENAME, OPEN)
+    added = [document["paths"].pop(route.path)["post"] for route in routes]
     assert "422" not in json.dumps(added) and "503" in added[0]["responses"]
     assert document["paths"] == json.loads(json.dumps(load().openapi()))["paths"]
+
+
+def test_a_transaction_that_is_left_open_is_undone(learner: Any, fresh: Any) -> None:
+    alice = Person(learner)
+    for _ in range(3):
+        alice.task("x")
+        assert alice(OPEN).status_code == 204
+    assert fresh.sql("SELECT title FROM tasks") == [("x",)] * 3
 
 
 def test_a_test_can_use_a_database_in_memory(database: Database) -> None:
@@ -1085,6 +1101,11 @@ if POSTGRES:
             assert alice(route, task).status_code == route.status
             (question,) = questions
             assert question.startswith(b"Q")  # a simple query: nothing is prepared
+        questions.clear()
+        for _ in range(2):
+            with Session(sys.modules["app"].transactions) as session:
+                session.connection().exec_driver_sql("SELECT 1")
+        assert len(questions) == 6 and b"SET" not in b"".join(questions)
 
 else:
 
@@ -1209,6 +1230,9 @@ def test_only_a_filled_in_example_starts(serve: Any, fresh: Any, tmp_path: Any) 
     assert fresh.sql("SELECT title FROM tasks") == [("Buy milk",)]
     empty = serve("-c", "import app", JWT_SECRET="", **elsewhere)  # wins over `.env`
     assert empty.wait() == 3
+    (tmp_path / ".env").write_text("PORT=1", "utf-16")
+    assert (unreadable := serve("-c", "import app", **elsewhere)).wait() == 3
+    assert unreadable.log.count("\n") == 1 and "UTF-8" in unreadable.log
 
 
 def test_an_import_does_nothing_else(serve: Any, tmp_path: Path) -> None:
@@ -1245,7 +1269,8 @@ def test_the_demo_needs_no_settings(serve: Any, tmp_path: Path) -> None:
         server.stop(signal.SIGINT)
         assert "Traceback" not in server.log and os.listdir(tmp_path) == ["tasks.db"]
     assert [len(tasks) for tasks in made.values()] == [2, 2]
-    server = serve(str(HERE / "app.py"), cwd=tmp_path, PORT=free_port())
+    several = {"PORT": free_port(), "WEB_CONCURRENCY": "2"}  # as some hosts set it
+    server = serve(str(HERE / "app.py"), cwd=tmp_path, **several)
     Person(server.client).task()
     assert "curl" not in server.log  # Only the demo prints tokens.
 
