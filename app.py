@@ -41,7 +41,6 @@ import models
 from models import Task, TaskComplete, TaskCreate, TaskPublic, TaskUpdate, User
 
 log = logging.getLogger("uvicorn.error")  # The log of uvicorn itself, not only errors.
-
 # --- Settings ---------------------------------------------------------------------
 
 
@@ -56,10 +55,8 @@ def refuse_to_start(reason: str) -> NoReturn:
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
-try:  # A variable that is set already has priority. `${…}` in a value stays as it is.
-    load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
-except ValueError:
-    refuse_to_start(".env must be a text file in UTF-8.")
+# A variable that is set already has priority. `${…}` in a value stays as it is.
+load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
 DATABASE_URL = setting("DATABASE_URL", "sqlite:///tasks.db")
 JWT_SECRET = setting("JWT_SECRET")
 JWT_JWKS_URL = setting("JWT_JWKS_URL")
@@ -92,7 +89,7 @@ DETAILS = {
     401: "The bearer token is missing.",
     403: "The path belongs to another user.",
     404: "The task does not exist.",
-    413: "Content Too Large",
+    413: "Content Too Large",  # FastAPI's own text
     500: "The request failed because of a defect, which has been logged.",
     503: "The database can't be used at the moment. A change may have been made.",
 }
@@ -134,28 +131,24 @@ try:
     SQLITE = url.drivername == "sqlite" and not str(url.database).startswith("file:")
     is_postgres = fullmatch(r"postgres|postgresql(\+psycopg2)?", url.drivername)
     # With another @, a part of the password would count as the host, and be logged.
-    if is_postgres and DATABASE_URL.count("@") == bool(url.username):
+    if is_postgres and DATABASE_URL.count("@") == (1 if url.username else 0):
         url = url.set(drivername="postgresql+psycopg2", query=LIBPQ | url.query)
     elif not SQLITE:
         raise ValueError
     engine = create_engine(
         url,
-        isolation_level="AUTOCOMMIT",  # saves two round trips: BEGIN and COMMIT
-        # Saves 3 to 12 % under load. On SQLite, this rollback ends a SAVEPOINT.
+        # Each statement commits itself: no round trips for BEGIN and COMMIT. Endpoints
+        # still call `commit`, so that they would be right without this line.
+        isolation_level="AUTOCOMMIT",
+        # Skipping it saves 3 to 12 % under load. SQLite needs it, to end a SAVEPOINT.
         skip_autocommit_rollback=not SQLITE,
         pool_size=10,
-        max_overflow=20,  # A request can use a session and, beside it, `transactions`.
+        max_overflow=20,  # A request can use its session and `transactions` (below).
         pool_timeout=10,  # seconds
         hide_parameters=True,  # The values of a statement are not for the log.
     )
 except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("DATABASE_URL must be sqlite:///FILE or postgresql://… (@ is %40).")
-
-# For statements that belong together, over the same connections: all of them or none.
-#     with Session(transactions) as both: both.add(a); both.add(b); both.commit()
-# Such an endpoint also takes `AutocommitDep`, so that it counts as one of ten (below).
-LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"
-transactions = engine.execution_options(isolation_level=LEVEL)
 
 if SQLITE:
 
@@ -182,7 +175,7 @@ else:
 
     @sqlalchemy.event.listens_for(engine, "reset")
     def forget_level(connection: Any, *_: object) -> None:
-        """Forget a transaction's isolation level, for which psycopg2 would send a SET."""
+        """Clear a transaction's isolation level. psycopg2 would send a SET for it."""
         if not connection.autocommit:
             connection.rollback()
             connection.isolation_level = None
@@ -195,6 +188,13 @@ else:
             context.is_disconnect = True
 
 
+# For statements that must all succeed or all fail, over the same connections:
+#     with Session(transactions) as both: both.add(a); both.add(b); both.commit()
+# Such an endpoint also takes `AutocommitDep`, so that `places` (below) limits it.
+LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"
+transactions = engine.execution_options(isolation_level=LEVEL)
+
+
 def create_tables() -> None:
     """Create the missing tables. Workers that start at the same time take turns."""
     # Without a lock, all but one of the workers fail. Its number is arbitrary.
@@ -204,33 +204,30 @@ def create_tables() -> None:
         SQLModel.metadata.create_all(connection)
 
 
-# At most ten requests have a session. Without a limit, they could hold all connections
-# while they wait for a thread, in which FastAPI validates their answers. FastAPI's
+# At most ten requests have a session. Unlimited, they could hold every connection while
+# they wait for the thread in which FastAPI validates an answer. FastAPI's own
 # `max_concurrency` has no time limit, and asyncio's semaphore works in one event loop.
 places = Semaphore(10)
 
 
 async def get_session() -> AsyncIterator[Session]:
-    """Yield a session in autocommit. SQLAlchemy's TimeoutError (503): no place in 10 s.
-
-    Each statement commits itself; `commit` sends what was added. A `def` would take two
-    more trips to a thread, but nothing here waits for the database.
-    """
+    """Yield a session in autocommit. TimeoutError (503): no place in ten seconds."""
+    # `async`: nothing here waits for the database. A `def` would use a thread twice.
     try:
         with fail_after(10):
             await places.acquire()
     except TimeoutError:
         raise sqlalchemy.exc.TimeoutError("ten requests have a session") from None
     try:
-        # By default, an object would be read again after a commit.
+        # By default, each object would be read again after a commit.
         with Session(engine, expire_on_commit=False) as session:
             yield session
     finally:
         places.release()
 
 
-# "function": closed when the endpoint returns. A slow client does not keep the place.
-# Take a session as this alias: FastAPI gives a request one place for it, however often.
+# "function": closed when the endpoint returns, so that a slow client keeps no place.
+# Always use this alias: another Depends(get_session) would take a second place.
 AutocommitDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
@@ -275,8 +272,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# CORSMiddleware is added last, so it is outermost: a page can read all answers, also this
-# 500. FastAPI's own would be outside. The exception is raised again, for uvicorn's log.
+# CORSMiddleware is added last, so it is outermost: a page can read this 500. FastAPI's own
+# lacks the headers for that. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -307,12 +304,12 @@ def is_unavailable(exc: Exception) -> bool:
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
     if isinstance(exc, DBAPIError):
         return exc.connection_invalidated
-    # The text is the pool's if the server closes each new connection at once.
+    # The pool raises this text if the server closes each new connection at once.
     lost = sqlalchemy.exc.TimeoutError, psycopg2.OperationalError
     return isinstance(exc, lost) or str(exc) == "This connection is closed"
 
 
-@app.exception_handler(psycopg2.OperationalError)  # as SQLAlchemy begins a transaction
+@app.exception_handler(psycopg2.OperationalError)  # not wrapped if a BEGIN fails
 @app.exception_handler(SQLAlchemyError)
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
@@ -328,7 +325,7 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 # Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
 UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-# What a look-up can raise, whatever the auth system answers.
+# What a look-up can raise, whatever is answered. A TimeoutError is an OSError.
 UNREADABLE = jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RecursionError
 
 
@@ -368,7 +365,8 @@ class KeySet:
         # While one request looks up the keys, others use those that they know.
         if not (self.lock.locked() and self.matching(header)):
             async with self.lock:
-                now, max_age = time.monotonic(), 300 if self.matching(header) else 30
+                now = time.monotonic()
+                max_age = 300 if self.matching(header) else 30  # seconds
                 if now - self.fetched_at > max_age and now - self.failed_at > 10:
                     await self.look_up()
         if not self.keys:
@@ -424,6 +422,7 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
 router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"])
+BODY = 64 * 1024  # bytes; a larger one is answered by FastAPI: 413
 
 
 @router.get("", response_model=models.TaskPage)
@@ -452,7 +451,7 @@ def list_tasks(
     return {"data": [task for task, _ in rows], "meta": meta}
 
 
-@router.post("", response_model=TaskPublic, status_code=201, max_body_size=65_536)
+@router.post("", response_model=TaskPublic, status_code=201, max_body_size=BODY)
 def create_task(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -462,7 +461,7 @@ def create_task(
 ) -> Task:
     """Create a task. `Location` is its path."""
     task = Task(**body.model_dump(), user_id=user_id)
-    task.updated_at = task.created_at
+    task.updated_at = task.created_at  # not a microsecond later
     session.add(task)
     try:
         session.commit()
@@ -487,17 +486,17 @@ def get_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> Task:
 def change_task(
     session: Session, user_id: UUID, task_id: UUID, changes: dict[str, Any]
 ) -> Task:
-    """Change a task, without a commit, and return it. 404: there is none."""
+    """Change a task and return it. 404: there is none."""
     now = datetime.now(UTC)
     if "is_completed" in changes:  # true, false, or the expression NOT is_completed
-        # CASE WHEN the new state THEN coalesce(completed_at, now) ELSE NULL END
+        # CASE WHEN (the new state) THEN coalesce(completed_at, now) ELSE NULL END
         since = func.coalesce(Task.completed_at, now)
         completed_at = sqlalchemy.case((changes["is_completed"], since), else_=None)
         changes = changes | {"completed_at": completed_at}
     # One UPDATE in place of a read and a write: two simultaneous toggles both count.
     the_task = col(Task.user_id) == user_id, col(Task.id) == task_id
     statement = update(Task).where(*the_task).values(updated_at=now, **changes)
-    # Saves a tenth. This session has loaded no task that would have to be changed, too.
+    # Saves a tenth. The session holds no loaded task that it would have to update.
     options = {"synchronize_session": False}
     result = session.exec(statement.returning(Task), execution_options=options)
     task: Task | None = result.scalar()
@@ -506,11 +505,11 @@ def change_task(
     return task
 
 
-@router.put("/{task_id}", response_model=TaskPublic, max_body_size=65_536)
+@router.put("/{task_id}", response_model=TaskPublic, max_body_size=BODY)
 def update_task(
     user_id: UserIdDep, session: AutocommitDep, task_id: UUID, body: TaskUpdate
 ) -> Task:
-    """Change the title of a task, its state, or both."""
+    """Change the title of a task, its state, or both. What is left out stays."""
     task = change_task(session, user_id, task_id, body.model_dump())
     session.commit()
     return task
@@ -526,7 +525,7 @@ def delete_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> No
         raise HTTPException(404, DETAILS[404])
 
 
-@router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=65_536)
+@router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=BODY)
 def complete_task(
     user_id: UserIdDep,
     session: AutocommitDep,

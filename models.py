@@ -1,7 +1,7 @@
 """The tables, and the models of requests and responses.
 
 The auth system owns the users. A user's row here is created with the user's first task.
-Times are aware datetimes in UTC. SQLite stores no time zone; SQLModel adds it again.
+Times are aware datetimes in UTC. SQLite stores no time zone; SQLModel restores it.
 """
 
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Requests ---------------------------------------------------------------------
-# No NUL, which PostgreSQL can't store. Not only white space: for the JSON schema.
+# No NUL, which PostgreSQL can't store. The JSON schema, too, requires a non-space.
 PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 RULES = StringConstraints(
     strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
@@ -68,7 +68,8 @@ class TaskCreate(SQLModel):
 
 
 def require_a_member(schema: dict[str, Any]) -> None:
-    """Say in a JSON schema that one member is required, with types for all clients."""
+    """Say in a JSON schema that at least one member is required."""
+    # The properties are repeated, because generated clients need the types here.
     typed = {"type": "object", "properties": schema["properties"]}
     schema["anyOf"] = [typed | {"required": [name]} for name in schema["properties"]]
 
