@@ -68,13 +68,12 @@ PORT = setting("PORT", "8000")
 IS_DEMO = __name__ == "__main__" and not JWT_SECRET and not JWT_JWKS_URL
 if IS_DEMO:
     JWT_SECRET = os.urandom(32).hex()
-
 if bool(JWT_SECRET) == bool(JWT_JWKS_URL):
     refuse_to_start("set exactly one of JWT_SECRET and JWT_JWKS_URL.")
 if JWT_SECRET and (len(JWT_SECRET.encode()) < 32 or "-----BEGIN" in JWT_SECRET):
     # RFC 7518, section 3.2. PyJWT does not accept a PEM key as an HS256 secret.
     refuse_to_start("JWT_SECRET must be a secret of 32 bytes or more, not a PEM key.")
-if JWT_JWKS_URL and not fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/\S*)?", JWT_JWKS_URL):
+if JWT_JWKS_URL and not fullmatch(r"(?i)https?://\w[^\s@]*", JWT_JWKS_URL):
     refuse_to_start("JWT_JWKS_URL must be an http:// or https:// URL.")
 for origin in ORIGINS:
     # scheme://host or scheme://host:port, as a browser sends it: RFC 6454, section 6.2
@@ -91,7 +90,7 @@ DETAILS = {
     404: "The task does not exist.",
     413: "Content Too Large",  # FastAPI's own text
     500: "The request failed because of a defect, which has been logged.",
-    503: "The database can't be used at the moment. A change may have been made.",
+    503: "The database can't be used. A change that was asked for may have been made.",
 }
 PROBLEM_JSON = "application/problem+json"
 
@@ -103,20 +102,22 @@ def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Respo
     return JSONResponse(body | more, status, headers, media_type=PROBLEM_JSON)
 
 
-# `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
-ERRORS: Any = {"default": {"model": models.Problem, "description": "An error"}}
-for code, why in DETAILS.items():
-    title = PHRASES[code]
-    example: Any = {"type": "about:blank", "title": title, "status": code}
-    example["detail"] = why
-    if code == 400:
+def documented(status: int) -> dict[str, Any]:
+    """Describe an error in the OpenAPI document."""
+    example: Any = {"type": "about:blank", "title": PHRASES[status], "status": status}
+    example["detail"] = DETAILS[status]
+    if status == 400:
         example["errors"] = [{"loc": ["body", "title"], "msg": "Field required"}]
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    ERRORS[code] = {"description": title, "content": {PROBLEM_JSON: content}}
+    return {"description": PHRASES[status], "content": {PROBLEM_JSON: content}}
+
+
+# `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
+ERRORS: Any = {status: documented(status) for status in DETAILS}
+ERRORS["default"] = {"model": models.Problem, "description": "An error"}
 
 # --- Database ---------------------------------------------------------------------
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-# A server that does not answer is noticed after about ten seconds.
 LIBPQ = {
     "client_encoding": "utf8",  # PGCLIENTENCODING can name another one.
     "connect_timeout": "5",  # seconds for each address
@@ -131,16 +132,16 @@ try:
     SQLITE = url.drivername == "sqlite" and not str(url.database).startswith("file:")
     is_postgres = fullmatch(r"postgres|postgresql(\+psycopg2)?", url.drivername)
     # With another @, a part of the password would count as the host, and be logged.
-    if is_postgres and DATABASE_URL.count("@") == (1 if url.username else 0):
+    if is_postgres and DATABASE_URL.count("@") == (0 if url.username is None else 1):
         url = url.set(drivername="postgresql+psycopg2", query=LIBPQ | url.query)
     elif not SQLITE:
         raise ValueError
     engine = create_engine(
         url,
-        # Each statement commits itself: no round trips for BEGIN and COMMIT. Endpoints
-        # still call `commit`, so that they would be right without this line.
+        # Each statement commits itself, which saves the round trips BEGIN and COMMIT.
+        # Endpoints still call `commit`, so that they would be right without this line.
         isolation_level="AUTOCOMMIT",
-        # Skipping it saves 3 to 12 % under load. SQLite needs it, to end a SAVEPOINT.
+        # A rollback is not needed then, but SQLite ends an open SAVEPOINT with it.
         skip_autocommit_rollback=not SQLITE,
         pool_size=10,
         max_overflow=20,  # A request can use its session and `transactions` (below).
@@ -189,15 +190,15 @@ else:
 
 
 # For statements that must all succeed or all fail, over the same connections:
-#     with Session(transactions) as both: both.add(a); both.add(b); both.commit()
-# Such an endpoint also takes `AutocommitDep`, so that `places` (below) limits it.
+#     with Session(transactions, expire_on_commit=False) as both: …; both.commit()
+# Such an endpoint also takes `AutocommitDep`, unused: then `places` (below) limits it.
 LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"
 transactions = engine.execution_options(isolation_level=LEVEL)
 
 
 def create_tables() -> None:
     """Create the missing tables. Workers that start at the same time take turns."""
-    # Without a lock, all but one of the workers fail. Its number is arbitrary.
+    # Without a lock, all but one of the workers can fail. Its number is arbitrary.
     lock = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(7265)"
     with transactions.begin() as connection:
         connection.exec_driver_sql(lock)  # released by the commit
@@ -212,6 +213,7 @@ places = Semaphore(10)
 
 async def get_session() -> AsyncIterator[Session]:
     """Yield a session in autocommit. TimeoutError (503): no place in ten seconds."""
+    # Two objects that are added and sent by one `commit` are two commits, not one.
     # `async`: nothing here waits for the database. A `def` would use a thread twice.
     try:
         with fail_after(10):
@@ -226,7 +228,7 @@ async def get_session() -> AsyncIterator[Session]:
         places.release()
 
 
-# "function": closed when the endpoint returns, so that a slow client keeps no place.
+# "function": closed before the answer is sent, so that a slow client keeps no place.
 # Always use this alias: another Depends(get_session) would take a second place.
 AutocommitDep = Annotated[Session, Depends(get_session, scope="function")]
 
@@ -272,8 +274,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# CORSMiddleware is added last, so it is outermost: a page can read this 500. FastAPI's own
-# lacks the headers for that. The exception is raised again, for uvicorn's log.
+# CORSMiddleware is added last, so it is outermost: a page can read this 500. That of
+# FastAPI lacks the headers. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -305,11 +307,10 @@ def is_unavailable(exc: Exception) -> bool:
     if isinstance(exc, DBAPIError):
         return exc.connection_invalidated
     # The pool raises this text if the server closes each new connection at once.
-    lost = sqlalchemy.exc.TimeoutError, psycopg2.OperationalError
-    return isinstance(exc, lost) or str(exc) == "This connection is closed"
+    closed = str(exc) == "This connection is closed"
+    return closed or isinstance(exc, sqlalchemy.exc.TimeoutError)
 
 
-@app.exception_handler(psycopg2.OperationalError)  # not wrapped if a BEGIN fails
 @app.exception_handler(SQLAlchemyError)
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
@@ -324,9 +325,9 @@ async def on_database_error(_: Request, exc: Exception) -> Response:
 # --- Authentication ---------------------------------------------------------------
 # Never both kinds: a public key must not be accepted as an HS256 secret.
 ALGORITHMS = ["HS256"] if JWT_SECRET else ["RS256", "ES256", "EdDSA"]
-UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+UUID_FORM = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # UUID() accepts more forms.
 # What a look-up can raise, whatever is answered. A TimeoutError is an OSError.
-UNREADABLE = jwt.PyJWTError, OSError, ValueError, TypeError, LookupError, RecursionError
+UNUSABLE = jwt.PyJWTError, OSError, ValueError, TypeError, OverflowError, RecursionError
 
 
 class KeySet:
@@ -350,25 +351,26 @@ class KeySet:
         try:
             with fail_after(5):  # The client's own timeout is for each read.
                 answer = await to_thread.run_sync(self.fetch, abandon_on_cancel=True)
-            keys = [k for k in answer["keys"] if isinstance(k, dict)]
+            keys = [k for k in answer.get("keys") if isinstance(k, dict)]
             keys = [k for k in keys if k.get("kid") and k.get("use") in (None, "sig")]
             keys = [k for k in keys if k.get("alg") in (None, *ALGORITHMS)]
+            keys = [k for k in keys if k.get("kty") in ("RSA", "EC", "OKP")]
             # "d" is the private part of a key that was published by mistake.
             keys = [{name: k[name] for name in k if name != "d"} for k in keys]
             self.keys, self.fetched_at = jwt.PyJWKSet(keys).keys, time.monotonic()
-        except UNREADABLE as error:
+        except UNUSABLE as error:
             self.failed_at = time.monotonic()
             log.warning("JWT_JWKS_URL can't be used: %r", error)
 
     async def find(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
         """Return the keys for a token's header. 503: there are no keys at all yet."""
-        # While one request looks up the keys, others use those that they know.
-        if not (self.lock.locked() and self.matching(header)):
-            async with self.lock:
-                now = time.monotonic()
-                max_age = 300 if self.matching(header) else 30  # seconds
-                if now - self.fetched_at > max_age and now - self.failed_at > 10:
-                    await self.look_up()
+        if self.lock.locked() and self.matching(header):
+            return self.matching(header)  # Another request looks up the keys.
+        async with self.lock:
+            now = time.monotonic()
+            max_age = 300 if self.matching(header) else 30  # seconds
+            if now - self.fetched_at > max_age and now - self.failed_at > 10:
+                await self.look_up()
         if not self.keys:
             raise HTTPException(503, "The key set can't be used at the moment.")
         return self.matching(header)
@@ -387,7 +389,6 @@ async def verify(token: str) -> UUID:
     for key in keys:
         with suppress(jwt.InvalidSignatureError):
             claims = jwt.decode(token, key, ALGORITHMS, options, leeway=30, **expected)
-            # UUID() also accepts other forms, such as {...} or one without hyphens.
             if not fullmatch(UUID_FORM, claims["sub"].lower()):
                 raise jwt.exceptions.InvalidSubjectError
             return UUID(claims["sub"])
@@ -439,9 +440,8 @@ def list_tasks(
     if is_completed is not MISSING:
         matches &= col(Task.is_completed) == is_completed
     # SELECT tasks.*, (SELECT count(*) FROM tasks WHERE …) FROM tasks WHERE … LIMIT …
-    # `correlate(None)`: the count has a FROM of its own.
     count = select(func.count()).select_from(Task).where(matches)
-    page = select(Task, count.correlate(None).scalar_subquery()).where(matches)
+    page = select(Task, count.scalar_subquery()).where(matches)
     page = page.order_by(*models.NEWEST_FIRST).limit(limit).offset(offset)
     rows = session.exec(page).all()
     total = rows[0][1] if rows else 0
@@ -496,8 +496,8 @@ def change_task(
     # One UPDATE in place of a read and a write: two simultaneous toggles both count.
     the_task = col(Task.user_id) == user_id, col(Task.id) == task_id
     statement = update(Task).where(*the_task).values(updated_at=now, **changes)
-    # Saves a tenth. The session holds no loaded task that it would have to update.
-    options = {"synchronize_session": False}
+    # Faster than a search for the task in the session. If it is there, it is updated.
+    options = {"synchronize_session": False, "populate_existing": True}
     result = session.exec(statement.returning(Task), execution_options=options)
     task: Task | None = result.scalar()
     if task is None:
@@ -580,4 +580,4 @@ if __name__ == "__main__":
     if IS_DEMO:
         print_demo()
     # Without WebSockets: one that is not answered keeps the server from stopping.
-    uvicorn.run(app, port=int(PORT), ws="none", workers=1)
+    uvicorn.run(app, port=int(PORT), ws="none", workers=1)  # also if WEB_CONCURRENCY=2
