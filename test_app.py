@@ -1036,6 +1036,16 @@ def test_a_connection_that_cannot_be_made_is_a_503(caplog: Any) -> None:
     assert 0 < int(given["keepalives_idle"]) + unanswered <= 10
 
 
+def test_a_server_that_closes_each_connection_is_a_503(alice: Person) -> None:
+    def close(_connection: Any, _record: Any, _pool: Any) -> None:
+        raise sqlalchemy.exc.DisconnectionError
+
+    event.listen(Pool, "checkout", close)
+    unavailable(alice(LIST))
+    event.remove(Pool, "checkout", close)
+    assert alice.tasks()["data"] == []
+
+
 if POSTGRES:
 
     def test_a_closed_connection_is_not_used(start: Any, fresh: Database) -> None:
