@@ -50,12 +50,12 @@ def setting(name: str, default: str = "") -> str:
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """Print the reason, and exit with the code after which uvicorn does not retry."""
+    """Print the reason, and exit with a code that keeps uvicorn from starting again."""
     print(f"Can't start: {reason}", file=sys.stderr)
     sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
-# A variable that is set already has priority. `${…}` in a value stays as it is.
+# The environment has priority over the file. `${…}` in a value stays as it is.
 load_dotenv(os.path.join(os.path.dirname(__file__), ".env"), interpolate=False)
 DATABASE_URL = setting("DATABASE_URL", "sqlite:///tasks.db")
 JWT_SECRET = setting("JWT_SECRET")
@@ -112,7 +112,7 @@ def documented(status: int) -> dict[str, Any]:
     return {"description": PHRASES[status], "content": {PROBLEM_JSON: content}}
 
 
-# `model` adds Problem's schema to the document. A "default" replaces FastAPI's 422.
+# `model` adds Problem's schema to the document. With a "default", FastAPI adds no 422.
 ERRORS: Any = {status: documented(status) for status in DETAILS}
 ERRORS["default"] = {"model": models.Problem, "description": "An error"}
 
@@ -135,16 +135,16 @@ try:
     if is_postgres and DATABASE_URL.count("@") == (0 if url.username is None else 1):
         url = url.set(drivername="postgresql+psycopg2", query=LIBPQ | url.query)
     elif not SQLITE:
-        raise ValueError
+        raise ValueError  # to the `except` below
     engine = create_engine(
         url,
-        # Each statement commits itself, which saves the round trips BEGIN and COMMIT.
-        # Endpoints still call `commit`, so that they would be right without this line.
+        # Each statement commits itself, which saves BEGIN and COMMIT: a `commit` of two
+        # objects is two. Endpoints call it, to be right without this line, too.
         isolation_level="AUTOCOMMIT",
-        # A rollback is not needed then, but SQLite ends an open SAVEPOINT with it.
+        # Skip the rollback that this makes useless. SQLite needs it to end a SAVEPOINT.
         skip_autocommit_rollback=not SQLITE,
         pool_size=10,
-        max_overflow=20,  # A request can use its session and `transactions` (below).
+        max_overflow=20,  # for requests that also use `transactions` (below)
         pool_timeout=10,  # seconds
         hide_parameters=True,  # The values of a statement are not for the log.
     )
@@ -169,14 +169,14 @@ else:
         try:  # In place of `pool_pre_ping`, which takes a round trip.
             connection.poll()  # reads what the server sent last, without waiting
             connection.poll()  # fails if the server has closed the connection
-            if connection.get_transaction_status():  # A BEGIN was left open.
+            if connection.get_transaction_status():  # not idle: a BEGIN was left open
                 raise psycopg2.OperationalError
         except psycopg2.Error as error:
             raise sqlalchemy.exc.DisconnectionError from error
 
     @sqlalchemy.event.listens_for(engine, "reset")
     def forget_level(connection: Any, *_: object) -> None:
-        """Clear a transaction's isolation level. psycopg2 would send a SET for it."""
+        """Clear the level that a transaction has set, or else psycopg2 sends a SET."""
         if not connection.autocommit:
             connection.rollback()
             connection.isolation_level = None
@@ -186,19 +186,19 @@ else:
         """Have the pool replace the connections to a server that became read-only."""
         error = context.original_exception
         if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction):
-            context.is_disconnect = True
+            context.is_disconnect = True  # also makes it a 503: see `is_unavailable`
 
 
 # For statements that must all succeed or all fail, over the same connections:
 #     with Session(transactions, expire_on_commit=False) as both: …; both.commit()
 # Such an endpoint also takes `AutocommitDep`, unused: then `places` (below) limits it.
-LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"
+LEVEL = "SERIALIZABLE" if SQLITE else "READ COMMITTED"  # the default of each
 transactions = engine.execution_options(isolation_level=LEVEL)
 
 
 def create_tables() -> None:
     """Create the missing tables. Workers that start at the same time take turns."""
-    # Without a lock, all but one of the workers can fail. Its number is arbitrary.
+    # Without a lock, all workers but one can fail. 7265 is arbitrary.
     lock = "BEGIN IMMEDIATE" if SQLITE else "SELECT pg_advisory_xact_lock(7265)"
     with transactions.begin() as connection:
         connection.exec_driver_sql(lock)  # released by the commit
@@ -212,13 +212,12 @@ places = Semaphore(10)
 
 
 async def get_session() -> AsyncIterator[Session]:
-    """Yield a session in autocommit. TimeoutError (503): no place in ten seconds."""
-    # Two objects that are added and sent by one `commit` are two commits, not one.
-    # `async`: nothing here waits for the database. A `def` would use a thread twice.
+    """Yield a session in autocommit. 503: no place in ten seconds."""
+    # `async`, because nothing in it waits for the database: a `def` would need threads.
     try:
         with fail_after(10):
             await places.acquire()
-    except TimeoutError:
+    except TimeoutError:  # SQLAlchemy's is the one that `on_database_error` answers.
         raise sqlalchemy.exc.TimeoutError("ten requests have a session") from None
     try:
         # By default, each object would be read again after a commit.
@@ -274,8 +273,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# CORSMiddleware is added last, so it is outermost: a page can read this 500. That of
-# FastAPI lacks the headers. The exception is raised again, for uvicorn's log.
+# CORSMiddleware is added last, so it is outermost: a page can read this 500. FastAPI's
+# lacks the CORS headers. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -286,7 +285,7 @@ app.add_middleware(
 )
 
 
-@app.exception_handler(StarletteHTTPException)  # which the router raises
+@app.exception_handler(StarletteHTTPException)  # also the router's own
 async def on_http_exception(_: Request, exc: StarletteHTTPException) -> Response:
     """Answer an HTTPException as a problem."""
     return problem(exc.status_code, str(exc.detail), exc.headers)
@@ -315,7 +314,7 @@ def is_unavailable(exc: Exception) -> bool:
 async def on_database_error(_: Request, exc: Exception) -> Response:
     """Answer 503 if the database can't be used. Any other error is a defect: 500."""
     if not is_unavailable(exc):
-        # A new exception, because the message of `exc` can quote a row.
+        # A new exception, a 500 as above: the message of `exc` can quote a row.
         defect = RuntimeError(f"{type(exc).__name__}: {first_line(exc)}")
         raise defect.with_traceback(exc.__traceback__) from None
     log.warning("The database can't be used: %s", first_line(exc))
@@ -331,7 +330,7 @@ UNUSABLE = jwt.PyJWTError, OSError, ValueError, TypeError, OverflowError, Recurs
 
 
 class KeySet:
-    """The public keys of the auth system (RFC 7517). They outlive a failed look-up."""
+    """The public keys of the auth system (RFC 7517). A failed look-up keeps them."""
 
     def __init__(self, url: str) -> None:
         agent = {"User-Agent": "task-api"}  # Some firewalls refuse Python's.
@@ -363,12 +362,13 @@ class KeySet:
             log.warning("JWT_JWKS_URL can't be used: %r", error)
 
     async def find(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
-        """Return the keys for a token's header. 503: there are no keys at all yet."""
+        """Return the keys for a token. 503: there are none. Look them up after 300 s, for
+        an unknown key after 30 s, but not in the 10 s after a failure."""
         if self.lock.locked() and self.matching(header):
-            return self.matching(header)  # Another request looks up the keys.
+            return self.matching(header)  # Another request is looking up the keys.
         async with self.lock:
             now = time.monotonic()
-            max_age = 300 if self.matching(header) else 30  # seconds
+            max_age = 300 if self.matching(header) else 30
             if now - self.fetched_at > max_age and now - self.failed_at > 10:
                 await self.look_up()
         if not self.keys:
@@ -387,7 +387,7 @@ async def verify(token: str) -> UUID:
     options: Any = {"require": ["exp", "sub"], "verify_aud": bool(JWT_AUDIENCE)}
     expected: Any = {"issuer": JWT_ISSUER or None, "audience": JWT_AUDIENCE or None}
     for key in keys:
-        with suppress(jwt.InvalidSignatureError):
+        with suppress(jwt.InvalidSignatureError):  # Then try the next key.
             claims = jwt.decode(token, key, ALGORITHMS, options, leeway=30, **expected)
             if not fullmatch(UUID_FORM, claims["sub"].lower()):
                 raise jwt.exceptions.InvalidSubjectError
@@ -397,7 +397,7 @@ async def verify(token: str) -> UUID:
 
 bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 BearerDep = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
-ALICE = "a11ce000-0000-4000-8000-000000000001"  # never changes: the tasks stay
+ALICE = "a11ce000-0000-4000-8000-000000000001"  # fixed: the next demo has her tasks
 BOB = "b0b00000-0000-4000-8000-000000000002"
 DEMO_USERS: Any = {"Alice": {"value": ALICE}, "Bob": {"value": BOB}}
 
@@ -443,7 +443,7 @@ def list_tasks(
     count = select(func.count()).select_from(Task).where(matches)
     page = select(Task, count.scalar_subquery()).where(matches)
     page = page.order_by(*models.NEWEST_FIRST).limit(limit).offset(offset)
-    rows = session.exec(page).all()
+    rows = session.exec(page).all()  # Each has the task and the total.
     total = rows[0][1] if rows else 0
     if offset and not rows:  # A page past the last one: no row has the total.
         total = session.exec(count).one()
@@ -465,7 +465,7 @@ def create_task(
     session.add(task)
     try:
         session.commit()
-    except IntegrityError:  # It is the user's first task, or else it fails again.
+    except IntegrityError:  # the user's first task; otherwise, it fails again
         session.rollback()
         create_user(session, user_id)
         session.add(task)
@@ -488,7 +488,7 @@ def change_task(
 ) -> Task:
     """Change a task and return it. 404: there is none."""
     now = datetime.now(UTC)
-    if "is_completed" in changes:  # true, false, or the expression NOT is_completed
+    if "is_completed" in changes:  # a bool, or the SQL expression NOT is_completed
         # CASE WHEN (the new state) THEN coalesce(completed_at, now) ELSE NULL END
         since = func.coalesce(Task.completed_at, now)
         completed_at = sqlalchemy.case((changes["is_completed"], since), else_=None)
@@ -496,7 +496,7 @@ def change_task(
     # One UPDATE in place of a read and a write: two simultaneous toggles both count.
     the_task = col(Task.user_id) == user_id, col(Task.id) == task_id
     statement = update(Task).where(*the_task).values(updated_at=now, **changes)
-    # Faster than a search for the task in the session. If it is there, it is updated.
+    # Do not search the session for the task, but overwrite it if it is there: faster.
     options = {"synchronize_session": False, "populate_existing": True}
     result = session.exec(statement.returning(Task), execution_options=options)
     task: Task | None = result.scalar()
@@ -520,9 +520,9 @@ def delete_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> No
     """Delete a task."""
     the_task = col(Task.user_id) == user_id, col(Task.id) == task_id
     result = session.exec(delete(Task).where(*the_task))
-    session.commit()
     if result.rowcount == 0:
         raise HTTPException(404, DETAILS[404])
+    session.commit()
 
 
 @router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=BODY)
@@ -579,5 +579,5 @@ def print_demo() -> None:
 if __name__ == "__main__":
     if IS_DEMO:
         print_demo()
-    # Without WebSockets: one that is not answered keeps the server from stopping.
-    uvicorn.run(app, port=int(PORT), ws="none", workers=1)  # also if WEB_CONCURRENCY=2
+    # No WebSockets: an unanswered one keeps the server from stopping.
+    uvicorn.run(app, port=int(PORT), ws="none", workers=1)  # despite WEB_CONCURRENCY

@@ -48,12 +48,12 @@ class Task(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-# The order of the list. The database reads a page from this index, without sorting.
+# The list's order, and the index for it. The columns say that it belongs to Task.
 NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Requests ---------------------------------------------------------------------
-# No NUL, which PostgreSQL can't store. The JSON schema, too, requires a non-space.
+# No NUL, which PostgreSQL can't store, and one non-space, in the JSON schema, too.
 PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 RULES = StringConstraints(
     strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
@@ -114,7 +114,7 @@ class TaskPublic(SQLModel):
     """A task."""
 
     model_config = {"json_schema_extra": {"example": EXAMPLE}}
-    # Not inherited from Task: its defaults would make members optional in the document.
+    # Not inherited: Task's defaults would make members optional in the document.
     id: UUID
     user_id: UUID
     title: str
