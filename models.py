@@ -69,9 +69,9 @@ class TaskCreate(SQLModel):
 
 def require_a_member(schema: dict[str, Any]) -> None:
     """Say in a JSON schema that at least one member is required."""
-    # The properties are repeated, because generated clients need the types here.
-    typed = {"type": "object", "properties": schema["properties"]}
-    schema["anyOf"] = [typed | {"required": [name]} for name in schema["properties"]]
+    # Each choice has the members' types: generated clients need them there.
+    typed = {"type": "object", "properties": schema.pop("properties")}
+    schema["anyOf"] = [typed | {"required": [name]} for name in typed["properties"]]
 
 
 class TaskUpdate(SQLModel):

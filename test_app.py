@@ -476,6 +476,7 @@ def test_each_answer_is_the_documented_one(alice: Person, route: Route) -> None:
         (form,) = described["content"].values()
         assert list(described["content"]) == ["application/problem+json"]
         assert (described["description"], form["schema"]) == (body["title"], schema)
+        assert status != 400 or form["example"]["errors"][0]["loc"] == ["body", "title"]
         assert {**form["example"], "errors": 0} == {**body, "errors": 0}
         assert "qqqq" not in answer.text
     for answer in (success, *answers.values()):  # A page can read it.
@@ -553,7 +554,7 @@ def test_a_new_task_is_open(alice: Person, sent: str, title: str) -> None:
     expected = dict.fromkeys(["created_at", "updated_at"], task["created_at"])
     expected |= {"title": title, "user_id": alice.id, "completed_at": None}
     expected |= {"id": str(UUID(task["id"], version=4)), "is_completed": False}
-    assert (answer.status_code, task) == (201, expected)
+    assert answer.status_code == 201 and expected.items() <= task.items()
     assert task["created_at"].endswith("Z")
     assert before <= datetime.fromisoformat(task["created_at"]) <= after
     assert answer.headers["location"] == f"/api/{alice.id}/tasks/{task['id']}"
@@ -755,10 +756,10 @@ def test_the_document_describes_the_six_operations(alice: Person) -> None:
         name = "TaskPage" if route is LIST else "TaskPublic"
         schema = {"schema": {"$ref": f"#/components/schemas/{name}"}}
         assert content == (None if route is DELETE else {"application/json": schema})
-    assert (
-        len(document["paths"]) == 3 and "Authorize" in document["info"]["description"]
-    )
+    assert not {"/", "/health"} & set(document["paths"])
+    assert "Authorize" in document["info"]["description"]
     assert "persistAuthorization" in alice.client.get("/docs").text
+    assert schemas["TaskUpdate"].keys() == {"title", "description", "type", "anyOf"}
     one_of = [each["required"] for each in schemas["TaskUpdate"]["anyOf"]]
     assert one_of == [["title"], ["is_completed"]]
     page, sent = schemas["TaskPage"]["example"], alice.tasks()
@@ -1449,7 +1450,8 @@ def test_what_the_readme_adds_works(serve: Any, tmp_path: Path) -> None:
     )
     files = {name: (HERE / name).read_text() for name in names}
     files["models.py"] += "\nfrom sqlmodel import ForeignKeyConstraint\n"
-    for name, block in re.findall(r"```python\n# (\w+\.py).*\n([^`]*)```", readme):
+    blocks = re.findall(r"```python\n# (\w+\.py).*\n([^`]*)```", readme)
+    for name, block in [] if "class Project" in files["models.py"] else blocks:
         before, mark, after = files[name].partition("\n# --- Start")
         files[name] = f"{before}\n\n{block}\n{mark}{after}"
     for old, new in FIELDS:
