@@ -1,8 +1,8 @@
 """The Task API: a to-do backend for users who sign in elsewhere and bring a JWT.
 
-A request passes `get_user_id` (whose token is it, and is the path theirs?), then
-`get_session`, then one of the six endpoints. Each endpoint executes one SQL statement.
-Two cases need more: a user's first task, and a page past the last one.
+`get_user_id` says whose request it is, and refuses another user's path. `get_session`
+waits for one of ten places. An endpoint executes one SQL statement; the first task of a
+user, and a page past the last one, need more. Errors have the form of `problem`.
 """
 
 import gc
@@ -88,7 +88,7 @@ DETAILS = {
     401: "The bearer token is missing.",
     403: "The path belongs to another user.",
     404: "The task does not exist.",
-    413: "Content Too Large",  # FastAPI's own text
+    413: "Content Too Large",  # Starlette's text
     500: "The request failed because of a defect, which has been logged.",
     503: "The database can't be used. A change that was asked for may have been made.",
 }
@@ -138,8 +138,8 @@ try:
         raise ValueError  # to the `except` below
     engine = create_engine(
         url,
-        # Each statement commits itself, which saves BEGIN and COMMIT: a `commit` of two
-        # objects is two. Endpoints call it, to be right without this line, too.
+        # Each statement commits itself, which saves BEGIN and COMMIT. A `commit` can be
+        # several. Endpoints call it, to be right without this line, too.
         isolation_level="AUTOCOMMIT",
         # Skip the rollback that this makes useless. SQLite needs it to end a SAVEPOINT.
         skip_autocommit_rollback=not SQLITE,
@@ -151,6 +151,7 @@ try:
 except (sqlalchemy.exc.ArgumentError, TypeError, ValueError):
     refuse_to_start("DATABASE_URL must be sqlite:///FILE or postgresql://… (@ is %40).")
 
+# These listeners make connections more robust. Skip them on a first reading.
 if SQLITE:
 
     @sqlalchemy.event.listens_for(engine, "connect")
@@ -220,8 +221,7 @@ async def get_session() -> AsyncIterator[Session]:
     except TimeoutError:  # SQLAlchemy's is the one that `on_database_error` answers.
         raise sqlalchemy.exc.TimeoutError("ten requests have a session") from None
     try:
-        # By default, each object would be read again after a commit.
-        with Session(engine, expire_on_commit=False) as session:
+        with Session(engine, expire_on_commit=False) as session:  # no second read
             yield session
     finally:
         places.release()
@@ -273,8 +273,8 @@ app = FastAPI(
     swagger_ui_parameters={"persistAuthorization": True},
 )
 
-# CORSMiddleware is added last, so it is outermost: a page can read this 500. FastAPI's
-# lacks the CORS headers. The exception is raised again, for uvicorn's log.
+# CORSMiddleware is added last, so it is outside: a page can read this 500. The one of
+# FastAPI lacks the headers. The exception is raised again, for uvicorn's log.
 app.add_middleware(ServerErrorMiddleware, handler=lambda *_: problem(500, DETAILS[500]))
 app.add_middleware(
     CORSMiddleware,
@@ -301,7 +301,7 @@ async def on_invalid_input(_: Request, exc: RequestValidationError) -> Response:
 def is_unavailable(exc: Exception) -> bool:
     """Return whether an error means that the database can't be used."""
     if isinstance(exc, OperationalError):
-        # A lost connection or a lock. SQLITE_ERROR is a wrong statement: a defect.
+        # Lost, locked, too slow. SQLITE_ERROR is a wrong statement: a defect.
         return getattr(exc.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
     if isinstance(exc, DBAPIError):
         return exc.connection_invalidated
@@ -338,7 +338,7 @@ class KeySet:
         self.fetch = client.fetch_data
         self.keys: list[jwt.PyJWK] = []
         self.fetched_at = self.failed_at = float("-inf")
-        self.lock = Lock(fast_acquire=True)
+        self.lock = Lock()
 
     def matching(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
         """Return the keys with a token's key id and algorithm. There can be several."""
@@ -354,7 +354,7 @@ class KeySet:
             keys = [k for k in keys if k.get("kid") and k.get("use") in (None, "sig")]
             keys = [k for k in keys if k.get("alg") in (None, *ALGORITHMS)]
             keys = [k for k in keys if k.get("kty") in ("RSA", "EC", "OKP")]
-            # "d" is the private part of a key that was published by mistake.
+            # Without "d", a private key that was published by mistake is a public one.
             keys = [{name: k[name] for name in k if name != "d"} for k in keys]
             self.keys, self.fetched_at = jwt.PyJWKSet(keys).keys, time.monotonic()
         except UNUSABLE as error:
@@ -362,8 +362,8 @@ class KeySet:
             log.warning("JWT_JWKS_URL can't be used: %r", error)
 
     async def find(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
-        """Return the keys for a token. 503: there are none. Look them up after 300 s, for
-        an unknown key after 30 s, but not in the 10 s after a failure."""
+        """Return the keys for a token. 503: there are none. Looks them up after 300 s,
+        for an unknown key after 30 s, but not in the 10 s after a failure."""
         if self.lock.locked() and self.matching(header):
             return self.matching(header)  # Another request is looking up the keys.
         async with self.lock:
@@ -387,7 +387,7 @@ async def verify(token: str) -> UUID:
     options: Any = {"require": ["exp", "sub"], "verify_aud": bool(JWT_AUDIENCE)}
     expected: Any = {"issuer": JWT_ISSUER or None, "audience": JWT_AUDIENCE or None}
     for key in keys:
-        with suppress(jwt.InvalidSignatureError):  # Then try the next key.
+        with suppress(jwt.InvalidSignatureError, jwt.InvalidKeyError):  # Try the next.
             claims = jwt.decode(token, key, ALGORITHMS, options, leeway=30, **expected)
             if not fullmatch(UUID_FORM, claims["sub"].lower()):
                 raise jwt.exceptions.InvalidSubjectError
@@ -423,7 +423,7 @@ UserIdDep = Annotated[UUID, Depends(get_user_id)]
 
 # --- Endpoints --------------------------------------------------------------------
 router = APIRouter(prefix="/api/{user_id}/tasks", tags=["tasks"])
-BODY = 64 * 1024  # bytes; a larger one is answered by FastAPI: 413
+MAX_BODY = 64 * 1024  # bytes; FastAPI answers 413 to a larger one.
 
 
 @router.get("", response_model=models.TaskPage)
@@ -451,7 +451,7 @@ def list_tasks(
     return {"data": [task for task, _ in rows], "meta": meta}
 
 
-@router.post("", response_model=TaskPublic, status_code=201, max_body_size=BODY)
+@router.post("", response_model=TaskPublic, status_code=201, max_body_size=MAX_BODY)
 def create_task(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -505,7 +505,7 @@ def change_task(
     return task
 
 
-@router.put("/{task_id}", response_model=TaskPublic, max_body_size=BODY)
+@router.put("/{task_id}", response_model=TaskPublic, max_body_size=MAX_BODY)
 def update_task(
     user_id: UserIdDep, session: AutocommitDep, task_id: UUID, body: TaskUpdate
 ) -> Task:
@@ -525,7 +525,7 @@ def delete_task(user_id: UserIdDep, session: AutocommitDep, task_id: UUID) -> No
     session.commit()
 
 
-@router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=BODY)
+@router.patch("/{task_id}/complete", response_model=TaskPublic, max_body_size=MAX_BODY)
 def complete_task(
     user_id: UserIdDep,
     session: AutocommitDep,
@@ -566,14 +566,14 @@ async def root(request: Request) -> RedirectResponse:
 def print_demo() -> None:
     """Print the id of each demo user, a token that is valid for a day, and commands."""
     claims = {"iss": JWT_ISSUER, "aud": JWT_AUDIENCE, "exp": time.time() + 24 * 3600}
-    host = f"http://127.0.0.1:{PORT}"
-    json = "-H 'Content-Type: application/json' -d '{\"title\": \"Buy milk\"}'"
+    base = f"http://127.0.0.1:{PORT}"
+    body = "-H 'Content-Type: application/json' -d '{\"title\": \"Buy milk\"}'"
     for name, user_id in ("Alice", ALICE), ("Bob", BOB):
         token = jwt.encode(claims | {"sub": user_id}, JWT_SECRET)
-        curl = f'curl {host}/api/{user_id}/tasks -H "Authorization: Bearer {token}"'
+        curl = f'curl {base}/api/{user_id}/tasks -H "Authorization: Bearer {token}"'
         print(f"The id of {name}:\n{user_id}\nA token of {name}:\n{token}")
-        print(f"List the tasks of {name}:\n{curl}\nCreate a task:\n{curl} {json}\n")
-    print(f"Try it in a browser: {host}/docs", flush=True)
+        print(f"List the tasks of {name}:\n{curl}\nCreate a task:\n{curl} {body}\n")
+    print(f"Try it in a browser: {base}/docs", flush=True)
 
 
 if __name__ == "__main__":

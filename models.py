@@ -48,17 +48,17 @@ class Task(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-# The list's order, and the index for it. The columns say that it belongs to Task.
+# The list's order, and its index, which belongs to Task because the columns do.
 NEWEST_FIRST = col(Task.created_at).desc(), col(Task.id).desc()
 Index("ix_tasks_user_id_created_at_id", col(Task.user_id), *NEWEST_FIRST)
 
 # --- Requests ---------------------------------------------------------------------
 # No NUL, which PostgreSQL can't store, and one non-space, in the JSON schema, too.
-PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
-RULES = StringConstraints(
-    strip_whitespace=True, min_length=1, max_length=200, pattern=PATTERN
+TITLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
+TITLE_RULES = StringConstraints(
+    strip_whitespace=True, min_length=1, max_length=200, pattern=TITLE_PATTERN
 )
-Title = Annotated[str, RULES, Field(schema_extra={"examples": ["Buy milk"]})]
+Title = Annotated[str, TITLE_RULES, Field(schema_extra={"examples": ["Buy milk"]})]
 
 
 class TaskCreate(SQLModel):

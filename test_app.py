@@ -323,6 +323,7 @@ KEYS: dict[str, tuple[str, Any]] = {
     "first": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
     "EdDSA": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
     "ES256": ("ES256", ec.generate_private_key(ec.SECP256R1())),
+    "P384": ("ES384", ec.generate_private_key(ec.SECP384R1())),
     "RS256": ("RS256", rsa.generate_private_key(65537, 2048)),
 }
 
@@ -1325,6 +1326,7 @@ def test_a_key_set_may_hold_what_it_likes(issuer: Issuer) -> None:
     odd: list[Any] = [jwk("first", use="enc"), {"kty": "oct", "k": "eA", "kid": "HS"}]
     odd += [{}, "x", 1, {"kty": "RSA", "kid": "first"}, {"kty": "oct", "kid": "HS"}]
     odd += [jwk("RS256", alg=alg) for alg in ("none", "XX", ["RS256"], 1)]
+    odd += [jwk("P384", kid="ES256", alg="ES256")]
     odd += [jwk("first", kid=None), jwk("first", kid=5)]
     private = [jwk(key_id, private=True) for key_id in ("RS256", "ES256", "EdDSA")]
     issuer.keys = [
