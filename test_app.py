@@ -344,12 +344,13 @@ class Issuer:
 
     def __init__(self, database: Database) -> None:
         self.keys, self.agents = [jwk("first")], set[str]()
-        self.gone_on = threading.Event()
+        self.asked, self.gone_on = threading.Semaphore(0), threading.Event()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.look_ups += 1
+                issuer.asked.release()
                 issuer.agents.add(self.headers["User-Agent"])
                 with suppress(OSError):  # The application has given up.
                     self.send_response(issuer.status_code)
@@ -1400,12 +1401,16 @@ def test_the_last_keys_stay_after_a_failure(
 
 
 def test_a_look_up_has_five_seconds_and_blocks_no_one_else(issuer: Issuer) -> None:
+    assert issuer.status("first") == 200 and issuer.asked.acquire(timeout=60)
     issuer.slow = True  # It sends a byte now and then, for ever.
+    issuer.seconds += 31
     with ThreadPoolExecutor(1) as waiting:
-        status = waiting.submit(issuer.status, "first")
+        unknown = waiting.submit(issuer.status, "EdDSA")
+        assert issuer.asked.acquire(timeout=60)
+        assert issuer.status("first") == 200
         assert issuer.client.get("/health").status_code == 200
-        assert not status.done()
-        assert status.result() == 503
+        assert not unknown.done()
+        assert unknown.result() == 401
 
 
 # --- The other files, and the crowd ---------------------------------------------------
