@@ -7,7 +7,6 @@ What DATABASE_URL and `.env` name is not touched. Each test loads the applicatio
 settings of its own, or starts a real uvicorn. Alice and Bob are users of an auth system.
 """
 
-import importlib
 import json
 import os
 import re
@@ -22,14 +21,13 @@ import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from http.client import responses as PHRASES
 from itertools import islice
 from pathlib import Path
 from queue import Queue
-from select import select as wait_for_data
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 from unittest.mock import Mock, patch
@@ -41,42 +39,33 @@ import psycopg2
 import pytest
 import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
-from httpx2 import Response
-from models import Task
-from sqlalchemy import Engine, Pool, create_engine, event
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy import Engine, NullPool, Pool, StaticPool, create_engine, event
 from sqlmodel import Session, SQLModel, select
 
 pytestmark = pytest.mark.filterwarnings("error")
 HERE = Path(__file__).parent
 POSTGRES = os.environ.get("TEST_DATABASE_URL", "")
-SECRET = "a secret of the tests, with more than 32 bytes"
+SECRET = "a secret of the tests, ${HOME} with more than 32 bytes"
 NOBODY = "11111111-1111-4111-8111-111111111111"
 PAGE, PROBLEM_JSON = "http://localhost:3000", "application/problem+json"
+UVICORN = ("-m", "uvicorn", "app:app", "--ws", "none", "--port", "0")
+OK = b"HTTP/1.0 200 OK\r\n\r\n"
 ALLOWED, MAYBE = "access-control-allow-origin", "may have been made"
 SETTINGS = ["DATABASE_URL", "JWT_SECRET", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"]
 SETTINGS += ["CORS_ORIGINS", "PORT"]
+os.environ |= dict.fromkeys(SETTINGS, "") | {"JWT_SECRET": SECRET}
 LOCK = ["BEGIN", "LOCK TABLE tasks"] if POSTGRES else ["BEGIN IMMEDIATE"]
+FOREIGN_KEYS = [] if POSTGRES else ["PRAGMA foreign_keys = ON"]
 LIMIT = "SET statement_timeout = 300" if POSTGRES else "PRAGMA busy_timeout = 10"
-READ_ONLY = (
-    "SET default_transaction_read_only = on" if POSTGRES else "PRAGMA query_only = 1"
-)
+READ_ONLY = "SET default_transaction_read_only=1" if POSTGRES else "PRAGMA query_only=1"
 
-# --- The database and the application -------------------------------------------------
+# --- The database, the application, people, servers and their auth system -------------
 
 
-class Database:
+class Database(namedtuple("Database", ["url", "folder"])):
     """A new database: a SQLite file, or a schema of the PostgreSQL server."""
-
-    def __init__(self, folder: Path) -> None:
-        self.name, self.file = f"test_{uuid4().hex}", folder / "tasks.db"
-        self.url = f"sqlite:///{self.file}"
-        if POSTGRES:
-            more = f"application_name={self.name}&options=-csearch_path%3D{self.name}"
-            self.url = f"{POSTGRES}{'&' if '?' in POSTGRES else '?'}{more}"
-            self.sql(f"CREATE SCHEMA {self.name}")
 
     @contextmanager
     def connect(self, *statements: str) -> Iterator[Any]:
@@ -85,83 +74,50 @@ class Database:
         engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         with closing(engine.raw_connection()) as connection:
             cursor = connection.cursor()
-            for statement in statements:
+            for statement in (*FOREIGN_KEYS, *statements):
                 cursor.execute(statement)
             yield cursor
 
-    def sql(self, statement: str) -> list[Any]:
-        foreign_keys = [] if POSTGRES else ["PRAGMA foreign_keys = ON"]
-        with self.connect(*foreign_keys, statement) as cursor:
-            return list(cursor.fetchall()) if cursor.description else []
+    def sql(self, *statements: str) -> Any:
+        with self.connect(*statements) as cursor:
+            return cursor.fetchall() if cursor.description else None
 
     def close_connections(self, *_: object) -> None:
         """Return when the server has closed every connection of the application."""
-        others = f"application_name = '{self.name}' AND pid <> pg_backend_pid()"
+        application = "application_name = current_setting('application_name')"
         terminate = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-        self.sql(f"{terminate} WHERE {others}")
+        self.sql(f"{terminate} WHERE {application} AND pid <> pg_backend_pid()")
 
 
 def new_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    database = Database(tmp_path_factory.mktemp("database"))
-    yield database
-    if POSTGRES:
-        database.close_connections()  # of servers that were killed
-        database.sql(f"DROP SCHEMA {database.name} CASCADE")
+    name, folder = f"test_{uuid4().hex}", tmp_path_factory.mktemp("db")
+    if not POSTGRES:
+        yield Database(f"sqlite:///{folder}/tasks.db", folder)
+        return
+    more = f"application_name={name}&options=-csearch_path%3D{name}"
+    db = Database(f"{POSTGRES}{'&' if '?' in POSTGRES else '?'}{more}", folder)
+    db.sql(f"CREATE SCHEMA {name}")
+    yield db
+    db.close_connections()  # of servers that were killed
+    db.sql(f"DROP SCHEMA {name} CASCADE")
 
 
-database = pytest.fixture(new_database, scope="module")  # Most tests share it.
-locked = pytest.fixture(new_database, scope="module")
-fresh = pytest.fixture(new_database)
-
-
-@contextmanager
-def on(moment: str, do: Callable[..., Any], target: Any = Engine) -> Iterator[None]:
-    """Call a function at each event of this name in the application's SQLAlchemy."""
+def on(moment: str, do: Callable[..., Any], target: Any = Engine) -> ExitStack:
+    """Call a function at each event of SQLAlchemy, until the end of the `with`."""
     event.listen(target, moment, do, insert=True)
-    try:
-        yield
-    finally:
-        event.remove(target, moment, do)
+    end = ExitStack()
+    end.callback(event.remove, target, moment, do)
+    return end
 
 
-before_each_statement = partial(on, "before_cursor_execute")
-
-
-def environment(**settings: str | None) -> dict[str, str]:
-    """Return the environment with these settings; the others are set to nothing."""
-    ours = dict.fromkeys(SETTINGS, "") | {"JWT_SECRET": SECRET, "PYTHONPATH": str(HERE)}
-    all_of_them: dict[str, Any] = {**os.environ, **ours, **settings}
-    return {name: value for name, value in all_of_them.items() if value is not None}
-
-
-def load(**settings: str | None) -> FastAPI:
-    """Return `app.app`, loaded anew with other settings. None: it is not set."""
+def load(**settings: str) -> Any:
+    """Return a client of the application, loaded anew with these settings."""
     sys.modules.pop("app", None)
-    with patch.dict(os.environ, environment(**settings), clear=True):
-        app: FastAPI = importlib.import_module("app").app
-    return app
+    connect = on("do_connect", Mock(side_effect=ZeroDivisionError))
+    with patch.dict(os.environ, settings), connect:  # An import does not connect.
+        from app import app
+    return TestClient(app, raise_server_exceptions=False, follow_redirects=False)
 
-
-# In a `with`, the application is started and stopped.
-visit = partial(TestClient, raise_server_exceptions=False, follow_redirects=False)
-
-
-@pytest.fixture(scope="module")
-def client(database: Database) -> Iterator[TestClient]:
-    """A client of the application that most tests share."""
-    with visit(load(DATABASE_URL=database.url)) as client:
-        yield client
-
-
-@pytest.fixture
-def start(database: Database) -> Iterator[Callable[..., TestClient]]:
-    """Return a function that starts the application with other settings."""
-    with ExitStack() as clients:
-        url = {"DATABASE_URL": database.url}
-        yield lambda **new: clients.enter_context(visit(load(**url | new)))
-
-
-# --- People, servers and their auth system --------------------------------------------
 
 Route = namedtuple("Route", ["name", "method", "path", "body", "status"])
 TASKS, TASK = "/api/{user_id}/tasks", "/api/{user_id}/tasks/{task_id}"
@@ -173,6 +129,13 @@ COMPLETE = Route("complete_task", "PATCH", f"{TASK}/complete", None, 200)
 DELETE = Route("delete_task", "DELETE", TASK, None, 204)
 WITH_BODY = [CREATE, UPDATE, COMPLETE]
 ROUTES = [LIST, GET, *WITH_BODY, DELETE]
+KEYS: dict[str, tuple[str, Any]] = {
+    "first": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
+    "EdDSA": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
+    "ES256": ("ES256", ec.generate_private_key(ec.SECP256R1())),
+    "P384": ("ES384", ec.generate_private_key(ec.SECP384R1())),
+    "RS256": ("RS256", rsa.generate_private_key(65537, 2048)),
+}
 each = partial(pytest.mark.parametrize, "route", ids=lambda route: route.name)
 
 
@@ -183,10 +146,15 @@ def sign(*, key: Any = ("HS256", SECRET), header: Any = None, **claims: Any) -> 
     return jwt.encode(given, key[1], key[0], header)
 
 
-def ask(client: httpx2.Client, token: str | bytes) -> Response:
+def unsigned(header: Any) -> str:
+    """Return a good token with another header, which the signature does not fit."""
+    encoded = jwt.utils.base64url_encode(json.dumps(header).encode()).decode()
+    return f"{encoded}.{sign().partition('.')[2]}"
+
+
+def ask(client: httpx2.Client, token: str) -> httpx2.Response:
     """Return the answer to a request for somebody's tasks."""
-    value = token.encode() if isinstance(token, str) else token
-    headers = {b"Authorization": b"Bearer " + value}
+    headers = {b"Authorization": f"Bearer {token}".encode("latin-1")}
     return client.get(f"/api/{NOBODY}/tasks", headers=headers)
 
 
@@ -199,13 +167,12 @@ class Person:
         self.headers = {"Authorization": f"Bearer {sign(sub=self.id)}"}
         self.headers |= {"Content-Type": "application/json", "Origin": PAGE}
 
-    def __call__(self, route: Route, task: Any = None, **options: Any) -> Response:
+    def __call__(self, route: Route, task: Any = None, **more: Any) -> httpx2.Response:
         """Send a request to an endpoint. `task` is a task or an id."""
         task_id = task["id"] if isinstance(task, dict) else task
-        path = route.path.format(user_id=options.pop("user", self.id), task_id=task_id)
-        headers = self.headers | options.pop("headers", {})
-        options = options if "content" in options else {"json": route.body} | options
-        return self.client.request(route.method, path, headers=headers, **options)
+        path = route.path.format(user_id=more.pop("user", self.id), task_id=task_id)
+        more["headers"] = self.headers | more.get("headers", {})
+        return self.client.request(route.method, path, **{"json": route.body} | more)
 
     def task(self, title: str = "Buy milk") -> Any:
         return self(CREATE, json={"title": title}).raise_for_status().json()
@@ -217,22 +184,15 @@ class Person:
         return self(GET, task).json()
 
 
-alice = pytest.fixture(lambda client: Person(client))
-
-
-def problem(answer: Response, status: int, words: str = "") -> Any:
+def problem(answer: httpx2.Response, status: int, words: str = "") -> Any:
     """Check that an answer is an error in the one form, and return its body."""
-    body = answer.json()
+    body, more = answer.json(), {"errors"} if status == 400 else set()
     fixed = {"type": "about:blank", "title": PHRASES[status], "status": status}
     assert (answer.status_code, body) == (status, body | fixed)
-    assert set(body) - ({"errors"} if status == 400 else set()) == {*fixed, "detail"}
-    assert words in body["detail"]
+    assert set(body) - more == {*fixed, "detail"} and words in body["detail"]
     assert answer.headers["content-type"] == PROBLEM_JSON
     assert "retry-after" not in answer.headers
     return body
-
-
-UVICORN = ("-m", "uvicorn", "app:app", "--ws", "none", "--port", "0")
 
 
 class Server(subprocess.Popen[str]):
@@ -241,24 +201,22 @@ class Server(subprocess.Popen[str]):
     def __init__(self, *command: str, cwd: Path = HERE, **settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port, self.log = str(listener.getsockname()[1]), ""
-        env = environment(PORT=self.port, PYTHONUNBUFFERED="1", **settings)
+        env = os.environ | settings | {"PORT": self.port}
         output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        options = output | {"cwd": cwd, "env": env, "start_new_session": True}
-        super().__init__((sys.executable, *command), text=True, **options)
+        options = output | {"text": True, "cwd": cwd, "env": env, "process_group": 0}
+        super().__init__([sys.executable, *command], **options)
 
     def wait_for(self, words: str, times: int = 1) -> None:
         """Return when the process has printed the words so often."""
         while self.log.count(words) < times:
-            line = self.stdout.readline() if self.stdout else ""
-            assert line, self.log
-            self.log += line
+            self.log += (self.stdout or sys.stdin).readline() or pytest.fail(self.log)
 
     @cached_property
     def client(self) -> httpx2.Client:
         self.wait_for("Uvicorn running on")
         url = re.findall(r"running on (http://\S+)", self.log)[0]
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-        return httpx2.Client(base_url=url, timeout=300, limits=limits)
+        no_pool = httpx2.Limits(max_keepalive_connections=0)
+        return httpx2.Client(base_url=url, timeout=300, limits=no_pool)
 
     def stop(self, by: int = 0) -> int:
         """Send a signal to all of it, as Ctrl-C does, and return its exit code."""
@@ -269,25 +227,6 @@ class Server(subprocess.Popen[str]):
 
     def __exit__(self, *_: object) -> None:
         self.stop(signal.SIGKILL)
-        if "client" in self.__dict__:
-            self.client.close()
-
-
-@pytest.fixture
-def serve(fresh: Database) -> Iterator[Callable[..., Server]]:
-    """Return a function that starts processes, which end with the test."""
-    with ExitStack() as servers:
-        start = partial(Server, DATABASE_URL=fresh.url)
-        yield lambda *command, **more: servers.enter_context(start(*command, **more))
-
-
-KEYS: dict[str, tuple[str, Any]] = {
-    "first": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
-    "EdDSA": ("EdDSA", ed25519.Ed25519PrivateKey.generate()),
-    "ES256": ("ES256", ec.generate_private_key(ec.SECP256R1())),
-    "P384": ("ES384", ec.generate_private_key(ec.SECP384R1())),
-    "RS256": ("RS256", rsa.generate_private_key(65537, 2048)),
-}
 
 
 def jwk(key_id: str, private: bool = False, **others: Any) -> dict[str, Any]:
@@ -299,21 +238,18 @@ def jwk(key_id: str, private: bool = False, **others: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-OK = b"HTTP/1.0 200 OK\r\n\r\n"
-
-
 class Issuer(ThreadingTCPServer):
     """An auth system with a key set, and an application with a clock of its own."""
 
     daemon_threads, seconds = True, 0.0
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, start: Callable[..., TestClient]) -> None:
         super().__init__(("127.0.0.1", 0), BaseRequestHandler)
         self.look_ups, self.is_fast = Queue[str](), threading.Event()
+        self.is_fast.set()
         self.publish(jwk("first"))
-        settings = {"DATABASE_URL": database.url, "JWT_SECRET": ""}
-        settings["JWT_JWKS_URL"] = f"http://127.0.0.1:{self.server_address[1]}/jwks"
-        self.client = visit(load(**settings))
+        url = f"http://127.0.0.1:{self.server_address[1]}/jwks"
+        self.client = start(JWT_SECRET="", JWT_JWKS_URL=url)
 
     def publish(self, *keys: Any) -> None:
         self.reply = OK + json.dumps({"keys": keys}).encode()
@@ -322,8 +258,7 @@ class Issuer(ThreadingTCPServer):
         """Answer, if the auth system is not fast, a byte now and then."""
         self.look_ups.put(request.recv(65536).decode())
         for byte in self.reply:
-            with suppress(OSError):  # The application has given up.
-                request.sendall(bytes([byte]))
+            request.sendall(bytes([byte]))
             self.is_fast.wait(0.2)
 
     def status(self, key_id: str, name: str = "") -> int:
@@ -333,12 +268,27 @@ class Issuer(ThreadingTCPServer):
 
 
 @pytest.fixture
-def issuer(database: Database) -> Iterator[Issuer]:
-    with Issuer(database) as issuer, ThreadPoolExecutor(1) as server:
+def run(db: Database) -> Iterator[Callable[..., Any]]:
+    """Return a function that runs `load` or a Server until the end of the test."""
+    with ExitStack() as stack:
+        url = {"DATABASE_URL": db.url}
+        yield lambda what, *args, **new: stack.enter_context(what(*args, **url | new))
+
+
+db = pytest.fixture(new_database)
+locked = pytest.fixture(new_database, scope="module")
+start = pytest.fixture(lambda run: partial(run, load))
+serve = pytest.fixture(lambda run: partial(run, Server))
+client = pytest.fixture(lambda start: start())
+alice = pytest.fixture(lambda client: Person(client))
+before_each_statement = partial(on, "before_cursor_execute")
+
+
+@pytest.fixture
+def issuer(start: Callable[..., TestClient]) -> Iterator[Issuer]:
+    with Issuer(start) as issuer, ThreadPoolExecutor(1) as server:
         server.submit(issuer.serve_forever, 0.01)
-        issuer.is_fast.set()
-        clock = Mock(wraps=time, monotonic=lambda: issuer.seconds)
-        with issuer.client, patch("app.time", clock):
+        with patch("app.time", Mock(wraps=time, monotonic=lambda: issuer.seconds)):
             yield issuer
         issuer.is_fast.set()
         issuer.shutdown()
@@ -346,20 +296,12 @@ def issuer(database: Database) -> Iterator[Issuer]:
 
 # --- Tokens ---------------------------------------------------------------------------
 
-
-def unsigned(header: Any) -> bytes:
-    """Return a token that nobody signed."""
-    claims = {"sub": NOBODY, "exp": time.time() + 3600}
-    parts = [json.dumps(part).encode() for part in (header, claims)] + [b"signature"]
-    return b".".join(jwt.utils.base64url_encode(part) for part in parts)
-
-
-LATER, HS256, GOOD = time.time() + 3600, {"alg": "HS256"}, sign().encode()
+LATER, HS256 = time.time() + 3600, {"alg": "HS256"}
 BAD_SUBJECTS = [1, [NOBODY], "", "alice", f"{{{NOBODY}}}", f"{NOBODY}\n", "1" * 32]
 BAD_PAYLOADS = [b"[1]", b"[" * 5000, b"\xff", b'{"exp": 1' + b"0" * 5000 + b"}", b'"x"']
-NO_TOKENS: list[Any] = [b"x", b"..", b"a.b.c", b"\xff", GOOD + b".", unsigned([])]
-NO_TOKENS += [jwt.api_jws.encode(payload, SECRET) for payload in BAD_PAYLOADS]
-BAD_TOKENS: dict[str, list[str | bytes]] = {
+NO_TOKENS = [jwt.api_jws.encode(payload, SECRET) for payload in BAD_PAYLOADS]
+NO_TOKENS += ["x", "..", "a.b.c", "\xff", f"{sign()}.", unsigned([])]
+BAD_TOKENS = {
     "MissingRequiredClaimError": [sign(exp=None), sign(sub=None)],
     "ExpiredSignatureError": [sign(exp=e) for e in (1, -1, time.time() - 31)],
     "ImmatureSignatureError": [sign(nbf=LATER), sign(iat=LATER)],
@@ -375,10 +317,9 @@ BAD_TOKENS: dict[str, list[str | bytes]] = {
 @pytest.mark.parametrize("check", BAD_TOKENS)
 def test_a_bad_token_is_a_401(client: TestClient, check: str) -> None:
     for token in BAD_TOKENS[check]:
-        answer = ask(client, token)
-        assert check in problem(answer, 401)["detail"]
+        problem(answer := ask(client, token), 401, check)
         assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-        assert len(token) < 10 or str(token).strip("b'") not in answer.text
+        assert len(token) < 10 or token not in answer.text
 
 
 def test_issuer_and_audience_are_checked_if_set(client: Any, start: Any) -> None:
@@ -391,18 +332,19 @@ def test_issuer_and_audience_are_checked_if_set(client: Any, start: Any) -> None
     for claim, check in [("iss", "Issuer"), ("aud", "Audience")]:
         for value, error in [("other", f"Invalid{check}Error"), (None, "Missing")]:
             token = sign(**right | {claim: value})
-            assert error in problem(ask(strict, token), 401)["detail"]
+            problem(ask(strict, token), 401, error)
             assert ask(client, token).status_code == 200
 
 
-# --- The six endpoints ----------------------------------------------------------------
+# --- The six endpoints, their document and their tables -------------------------------
 
 
 @each(ROUTES)
-def test_each_answer_is_the_documented_one(alice: Person, route: Route) -> None:
+def test_each_endpoint_is_documented_and_one_statement(alice: Any, route: Any) -> None:
     bob, basic = Person(alice.client), {"Authorization": "Basic YTpi"}
     task, other, own = alice.task(), alice.task("other"), bob.task()
-    answers = {400: alice(route, task, user="1"), 401: alice(route, headers=basic)}
+    problem(alice(route, task, user="1"), 400)
+    answers = {400: alice(CREATE, json={}), 401: alice(route, headers=basic)}
     answers |= {403: bob(route, task, user=alice.id)}
     for status, error in [(500, TimeoutError), (503, sqlalchemy.exc.TimeoutError)]:
         with before_each_statement(Mock(side_effect=error("qqqq"))):
@@ -410,57 +352,47 @@ def test_each_answer_is_the_documented_one(alice: Person, route: Route) -> None:
     if route.path != TASKS:
         answers[404] = bob(route, task)
         assert problem(bob(route, uuid4()), 404) == answers[404].json()
-        place = problem(bob(route, "qqqq"), 400)["errors"][0]["loc"]
-        assert place == ["path", "task_id"]
+        problem(bob(route, "1"), 400)
     assert alice.tasks()["data"] == [other, task]
-    success = alice(route, task)
+    with before_each_statement(executed := Mock()):
+        success = alice(route, task)
+    (statement,) = [call.args[2] for call in executed.call_args_list]
+    assert "user_id" in statement.rpartition("WHERE")[2].partition("RETURNING")[0]
     document = alice.client.get("/openapi.json").json()
     shown = document["paths"][route.path][route.method.lower()]["responses"]
     errors = {"400", "401", "403", "404", "413", "500", "503", "default"}
-    assert set(shown) == {str(success.status_code)} | errors
+    assert set(shown) == {str(route.status)} | errors
     for status, answer in answers.items():
-        body, described = problem(answer, status), shown[str(status)]
-        form = described["content"][PROBLEM_JSON]
-        assert described["description"] == body["title"]
-        assert form["schema"] == {"$ref": "#/components/schemas/Problem"}
-        assert form["example"] | {"errors": 0} == body | {"errors": 0}
+        body = problem(answer, status)
+        form = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": body}
+        described = {"description": body["title"], "content": {PROBLEM_JSON: form}}
+        assert shown[str(status)] == described
         assert "qqqq" not in answer.text
         assert answer.headers[ALLOWED] == success.headers[ALLOWED] == PAGE
     assert answers[401].headers["www-authenticate"] == "Bearer"
-    assert MAYBE in answers[503].text
-    if route is DELETE:
-        assert success.content == b"" and alice(GET, task).status_code == 404
+    assert success.status_code == route.status
+    assert route is not DELETE or alice(GET, task).status_code == 404
     assert (alice.sees(other), bob.tasks()["data"]) == (other, [own])
 
 
-@each(ROUTES)
-def test_each_request_is_one_statement(alice: Person, route: Route) -> None:
-    task, executed = alice.task(), list[str]()
-    with before_each_statement(lambda *given: executed.append(given[2])):
-        assert alice(route, task).status_code == route.status
-    (statement,) = executed
-    assert "user_id" in statement.rpartition("WHERE")[2].partition("RETURNING")[0]
-
-
-def test_the_list_is_a_window_with_a_filter(alice: Person, database: Database) -> None:
+def test_the_list_is_a_window_with_a_filter(alice: Person, db: Database) -> None:
     Person(alice.client).task("Bob's")
     with before_each_statement(statement := Mock()):
         assert alice.tasks()["meta"] == {"total": 0, "limit": 50, "offset": 0}
     assert statement.call_count == 1
-    newest_first = [alice.task(str(n)) for n in range(51)][::-1]
-    assert alice.tasks()["data"] == newest_first[:50]
-    for limit, offset in [(1, 0), (2, 1), (2, 50), (200, 0), (3, 51), (1, 2**31 - 1)]:
-        page = alice.tasks(limit=limit, offset=offset)
-        assert page["data"] == newest_first[offset : offset + limit]
-        assert page["meta"] == {"total": 51, "limit": limit, "offset": offset}
-    done = [alice(COMPLETE, newest_first.pop()).json()]
-    for state, tasks in [("true", done), ("false", newest_first)]:
-        for offset in (0, 50):
-            page = alice.tasks(is_completed=state, offset=offset)
-            assert page["data"] == tasks[offset : offset + 50]
-            assert page["meta"]["total"] == len(tasks)
-    moment = f"(SELECT min(created_at) FROM tasks WHERE user_id = {alice.hex})"
-    database.sql(f"UPDATE tasks SET created_at = {moment} WHERE user_id = {alice.hex}")
+    first, *others = [alice.task(str(n)) for n in range(51)]
+    todo, done = others[::-1], [alice(COMPLETE, first).json()]
+    lists: list[Any] = [({}, todo + done)]
+    lists += [({"is_completed": True}, done), ({"is_completed": False}, todo)]
+    windows = [(1, 0), (2, 1), (2, 50), (200, 0), (3, 51), (1, 2**31 - 1)]
+    for query, tasks in lists:
+        assert alice.tasks(**query)["data"] == tasks[:50]
+        for limit, offset in windows:
+            window = {"limit": limit, "offset": offset}
+            page = alice.tasks(**query, **window)
+            assert page["data"] == tasks[offset : offset + limit]
+            assert page["meta"] == window | {"total": len(tasks)}
+    db.sql("UPDATE tasks SET created_at = '2026-01-01'")
     ids = [task["id"] for task in alice.tasks(limit=60)["data"]]
     assert ids == sorted(ids)[::-1]  # newest first, ties by id
 
@@ -480,22 +412,16 @@ def test_a_new_task_is_open(alice: Person, title: str) -> None:
     assert (answer.status_code, task) == (201, expected)
     assert task["created_at"].endswith("Z")
     assert before <= datetime.fromisoformat(task["created_at"]) <= after
-    assert alice.sees(task) == task
 
 
-def test_first_tasks_at_once_make_one_user(alice: Person, database: Database) -> None:
-    all_have_no_user = threading.Barrier(5, timeout=60)
-    rows = f"SELECT count(*) FROM users WHERE id = {alice.hex}"
-    assert (alice.tasks()["data"], database.sql(rows)) == ([], [(0,)])
-
-    def wait(*given: Any) -> None:
-        if "INTO users" in given[2]:
-            all_have_no_user.wait()
-
-    with before_each_statement(wait), ThreadPoolExecutor(5) as clients:
+def test_first_tasks_at_once_make_one_user(alice: Person, db: Database) -> None:
+    assert alice.tasks()["data"] == db.sql("SELECT * FROM users") == []
+    wait = threading.Barrier(5, timeout=60).wait  # until all five have no user
+    at_once = before_each_statement(lambda *given: "users" in given[2] and wait())
+    with at_once, ThreadPoolExecutor(5) as clients:
         made = {task["id"] for task in clients.map(alice.task, "12345")}
     assert {task["id"] for task in alice.tasks()["data"]} == made
-    assert database.sql(rows) == [(1,)]
+    assert db.sql("SELECT count(*) FROM users") == [(1,)]
 
 
 CHANGES: list[tuple[Route, list[Any]]] = [
@@ -534,12 +460,10 @@ def test_of_a_hundred_simultaneous_toggles_none_is_lost(start: Any) -> None:
 def test_a_body_that_did_not_arrive_is_not_a_toggle(serve: Any) -> None:
     alice, body = Person(serve(*UVICORN).client), b'{"is_completed": true}'
     task = alice(COMPLETE, alice.task()).json()
-    for upgrade in ("h2c", "websocket", "TLS/1.2"):
-        offer = {"Connection": "Upgrade", "Upgrade": upgrade}
-        for content in (body, iter([body])):  # with its length, and in chunks
-            answer = alice(COMPLETE, task, content=content, headers=offer)
-            assert answer.status_code in (200, 400)
-            assert alice.sees(task)["is_completed"] is True
+    offer = {"Connection": "Upgrade", "Upgrade": "h2c"}  # uvicorn drops the body.
+    for content in (body, iter([body])):  # with its length, and in chunks
+        answer = alice(COMPLETE, task, content=content, headers=offer)
+        assert answer.status_code == 400 and alice.sees(task) == task
     empty = alice(COMPLETE, task, content=b"", headers={"Content-Length": "0"})
     assert empty.json()["is_completed"] is False
 
@@ -567,7 +491,6 @@ BAD_INPUT: list[tuple[list[Route], list[Any], str, list[Any]]] = [
     ([LIST], ["query", "offset"], "offset=%s", ["-1", "2147483648", "9" * 30, "x"]),
     ([LIST], ["query", "is_completed"], "is_completed=%s", ["maybe", "", "2", "null"]),
     ([CREATE, UPDATE], ["body", "title"], '{"title": %s}', BAD_TITLES),
-    ([CREATE], ["body", "title"], "%s", ["{}"]),
     ([COMPLETE], ["body", "is_completed"], "%s", ["{}"]),
     ([UPDATE], ["body"], "%s", ["{}", '{"isCompleted": true}', '{"id": "1"}']),
     ([CREATE, UPDATE], ["body"], "%s", [""]),
@@ -587,7 +510,6 @@ def test_bad_input_is_a_400_that_names_the_place(alice: Person, case: Any) -> No
         answer = alice(route, task, **{name: form % value if form else value})
         errors = problem(answer, 400).get("errors", [])
         assert [error["loc"] for error in errors] == [place][: len(place)], value
-        assert all(set(error) == {"loc", "msg"} for error in errors)
         assert "qqqq" not in answer.text
     assert alice.tasks()["data"] == [task]
 
@@ -608,32 +530,27 @@ def test_other_paths_need_no_token_and_no_statement(client: TestClient) -> None:
             assert set(exposed) == {"Allow", "Location", "WWW-Authenticate"}
 
 
-@pytest.mark.parametrize("prefix", ["", "/v1"])
-def test_each_location_has_the_prefix_of_a_proxy(client: Any, prefix: str) -> None:
-    proxy = TestClient(client.app, f"http://proxy{prefix}", root_path=prefix)
-    task = (alice := Person(proxy))(CREATE)
-    path = f"{prefix}/api/{alice.id}/tasks/{task.json()['id']}"
-    assert (task.headers["location"], alice.sees(task.json())) == (path, task.json())
+def test_each_location_has_the_prefix_of_a_proxy(client: TestClient) -> None:
+    proxy = TestClient(client.app, "http://proxy/v1", root_path="/v1")
+    answer = (alice := Person(proxy))(CREATE)
+    location = f"/v1/api/{alice.id}/tasks/{answer.json()['id']}"
+    assert answer.headers["location"] == location
     docs = proxy.get("/", follow_redirects=True)
-    assert docs.url.path == f"{prefix}/docs" and f"{prefix}/openapi.json" in docs.text
+    assert docs.url.path == "/v1/docs" and "/v1/openapi.json" in docs.text
     assert "persistAuthorization" in docs.text
 
 
-def test_a_page_may_send_any_header(start: Any) -> None:
+def test_a_page_of_an_allowed_origin_may_send_any_header(start: Any) -> None:
     client = start(CORS_ORIGINS="https://a.example, http://[::1]:5173/")
-    wanted = "authorization, content-type, sentry-trace, baggage, traceparent"
-    names = (ALLOWED, "access-control-allow-headers")
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        for origin in ("https://a.example", "http://[::1]:5173", PAGE):
-            asked = {"Origin": origin, "Access-Control-Request-Method": method}
-            asked["Access-Control-Request-Headers"] = wanted
-            answer = client.options("/health", headers=asked)
-            allowed = [answer.status_code, *map(answer.headers.get, names)]
-            assert allowed == [200, origin, wanted] or origin == PAGE
-        assert allowed[:2] == [400, None]
-
-
-# --- The document and the tables ------------------------------------------------------
+    origins, names = ["https://a.example", "http://[::1]:5173"], "baggage, sentry-trace"
+    asked = {"Access-Control-Request-Headers": names}
+    for route, origin in zip(ROUTES, origins * 3, strict=True):
+        asked |= {"Access-Control-Request-Method": route.method, "Origin": origin}
+        answer = client.options("/health", headers=asked)
+        assert (answer.status_code, answer.headers[ALLOWED]) == (200, origin)
+        assert answer.headers["access-control-allow-headers"] == names
+    refused = client.options("/health", headers=asked | {"Origin": PAGE})
+    assert refused.status_code == 400 and ALLOWED not in refused.headers
 
 
 def test_the_document_describes_the_six_operations(alice: Person) -> None:
@@ -653,8 +570,6 @@ def test_the_document_describes_the_six_operations(alice: Person) -> None:
         name = "TaskPage" if route is LIST else "TaskPublic"
         schema = {"schema": {"$ref": f"#/components/schemas/{name}"}}
         assert content == (None if route is DELETE else {"application/json": schema})
-        example = operation["responses"]["400"]["content"][PROBLEM_JSON]["example"]
-        assert example == alice(CREATE, json={}).json()
     assert "Authorize" in document["info"]["description"] and "/health" not in paths
     assert schemas["TaskUpdate"].keys() == {"title", "description", "type", "anyOf"}
     one_of = [each["required"] for each in schemas["TaskUpdate"]["anyOf"]]
@@ -670,26 +585,24 @@ def test_the_document_describes_the_six_operations(alice: Person) -> None:
     assert set(named) == set(schemas) and "422" not in json.dumps(document)
 
 
-def test_the_database_refuses_a_broken_task(alice: Person, database: Database) -> None:
+def test_the_database_refuses_a_broken_task(alice: Person, db: Database) -> None:
     task, bob = alice.task(), Person(alice.client)
     broken = ["title = ''", f"title = '{'x' * 201}'", "completed_at = created_at"]
     broken += ["is_completed = (completed_at IS NULL)", f"user_id = '{uuid4().hex}'"]
     for change in broken:
         with pytest.raises(Exception, match="(?i)constraint"):
-            database.sql(f"UPDATE tasks SET {change} WHERE user_id = {alice.hex}")
+            db.sql(f"UPDATE tasks SET {change} WHERE user_id = {alice.hex}")
     assert (alice.sees(task), bob.task()["user_id"]) == (task, bob.id)
     others = "id, title, is_completed, completed_at, created_at, updated_at"
     own = f"SELECT {bob.hex}, {others} FROM tasks WHERE user_id = {alice.hex}"
-    database.sql(f"INSERT INTO tasks (user_id, {others}) {own}")  # with the same id
-    database.sql(f"DELETE FROM users WHERE id = {alice.hex}")
+    db.sql(f"INSERT INTO tasks (user_id, {others}) {own}")  # with the same id
+    db.sql(f"DELETE FROM users WHERE id = {alice.hex}")
     problem(alice(GET, task), 404)
     assert bob.sees(task) == task | {"user_id": bob.id}
 
 
 def test_the_tables_have_names_and_the_pool_thirty_places(start: Any) -> None:
-    start()
-    from app import engine
-
+    alice, engine = Person(start()), sys.modules["app"].engine
     tables: Any = sqlalchemy.inspect(engine)
     columns = {each["name"]: each["type"] for each in tables.get_columns("tasks")}
     assert columns["completed_at"].timezone or not POSTGRES
@@ -704,16 +617,8 @@ def test_the_tables_have_names_and_the_pool_thirty_places(start: Any) -> None:
     for connection in [engine.pool.connect() for _ in range(30)]:
         connection.close()
     assert engine.pool.status().startswith("Pool size: 10  Connections in pool: 10 ")
-
-
-def test_eight_workers_share_a_new_database(serve: Any, fresh: Database) -> None:
-    server = serve(*UVICORN, "--workers", "8")
-    server.wait_for("Application startup complete.", times=8)
-    with ThreadPoolExecutor(20) as clients:
-        list(clients.map(Person(server.client).task, map(str, range(40))))
-    server.stop(signal.SIGKILL)  # The tasks are there nevertheless.
-    assert fresh.sql("SELECT count(*) FROM tasks") == [(40,)]
-    assert "Traceback" not in server.log
+    with on("checkin", Mock(side_effect=ZeroDivisionError), Pool):
+        problem(alice(LIST), 500)  # given back before the answer, however slow that is
 
 
 # --- A learner's endpoints, and a database that can't be used -------------------------
@@ -723,10 +628,11 @@ RENAME = Route("rename", "POST", "/renamed/{user_id}", None, 200)
 
 
 @pytest.fixture
-def learner(fresh: Database) -> Iterator[TestClient]:
+def learner(start: Any) -> Any:
     """A client of an application to which a learner has added endpoints."""
-    app = load(DATABASE_URL=fresh.url)
-    from app import AutocommitDep, UserIdDep, create_user, transactions
+    client = start()
+    from app import AutocommitDep, UserIdDep, app, create_user, transactions
+    from models import Task
 
     @app.post("/pairs/{user_id}", status_code=204)
     def create_pair(user_id: UserIdDep, _: AutocommitDep) -> None:
@@ -747,17 +653,16 @@ def learner(fresh: Database) -> Iterator[TestClient]:
         session.refresh(tasks[0])
         return tasks
 
-    with visit(app) as client:
-        yield client
+    return client
 
 
-def test_a_learner_can_add_endpoints_below(learner: Any, fresh: Database) -> None:
+def test_a_learner_can_add_endpoints_below(learner: Any, db: Database) -> None:
     alice, renamed = Person(learner), {"title": "renamed"}
     none = alice(RENAME, params=renamed)
     assert (none.status_code, none.json()["title"]) == (499, "Error")
     with before_each_statement(Mock(side_effect=[None, ZeroDivisionError])):
         problem(alice(PAIR), 500)
-    assert fresh.sql("SELECT * FROM users") == []  # both statements or none
+    assert db.sql("SELECT * FROM users") == []  # both statements or none
     assert alice(PAIR).status_code == alice(PAIR).status_code == 204
     with before_each_statement(executed := Mock()):
         tasks = alice(RENAME, params=renamed).json()
@@ -766,60 +671,50 @@ def test_a_learner_can_add_endpoints_below(learner: Any, fresh: Database) -> Non
     assert alice.tasks()["data"] == sorted(tasks, key=lambda t: t["created_at"])[::-1]
     with before_each_statement(lambda *given: given[1].execute("BEGIN")):
         alice.tasks()
-    assert alice(PAIR).status_code == 204  # outside the transaction that was left open
-    titles = fresh.sql("SELECT title FROM tasks ORDER BY title")
+    alice.task("x")  # is not in the transaction that was left open
+    titles = db.sql("SELECT title FROM tasks ORDER BY title")
     assert titles == [("renamed",), ("renamed",), ("x",)]
-    document = learner.get("/openapi.json").json()
-    added = [document["paths"].pop(route.path)["post"] for route in (PAIR, RENAME)]
-    assert "422" not in json.dumps(added) and "503" in added[0]["responses"]
-    assert document["paths"] == json.loads(json.dumps(load().openapi()))["paths"]
+    paths = learner.get("/openapi.json").json()["paths"]
+    assert "503" in paths.pop(PAIR.path)["post"]["responses"]
+    assert "422" not in json.dumps(paths.pop(RENAME.path))
+    assert paths == json.loads(json.dumps(load().app.openapi()))["paths"]
 
 
 def test_a_test_can_use_a_database_in_memory() -> None:
-    app = load()
-    from app import get_session
-
-    options: Any = {"connect_args": {"check_same_thread": False}}
-    memory = create_engine("sqlite://", poolclass=StaticPool, **options)
+    client = load()
+    memory = create_engine("sqlite://?check_same_thread=false", poolclass=StaticPool)
     SQLModel.metadata.create_all(memory)
-    with Session(memory) as session:
-        app.dependency_overrides[get_session] = lambda: session
-        alice = Person(TestClient(app))
-        task = alice(UPDATE, alice.task(), json={"is_completed": True}).json()
-        assert alice(COMPLETE, task).json()["is_completed"] is False
+    with Session(memory, expire_on_commit=False) as session:
+        client.app.dependency_overrides[sys.modules["app"].get_session] = lambda: (
+            session
+        )
+        task = (alice := Person(client)).task()
+        assert alice(COMPLETE, task).json()["is_completed"] is True
         assert alice(DELETE, task).status_code == 204
         assert alice.tasks()["data"] == []
     memory.dispose()
 
 
-def test_the_connection_is_given_back_before_the_answer(start: Any) -> None:
-    alice = Person(start())
-    with on("checkin", Mock(side_effect=ZeroDivisionError), Pool):
-        problem(alice(LIST), 500)  # So a slow client can't keep it.
-
-
-def test_a_defect_is_logged_without_the_values(learner: Any, fresh: Database) -> None:
-    alice, long = Person(learner), {"title": "qqqq" * 51}
-    logs, task = TestClient(learner.app), alice.task()  # `logs` raises what is logged.
+def test_a_defect_is_logged_without_the_values(learner: Any, db: Database) -> None:
+    # This client raises what is logged.
+    alice, long = Person(TestClient(learner.app)), {"title": "qqqq" * 51}
+    task = alice.task()
     for route, change in [(RENAME, "SELECT 1"), (GET, "DROP TABLE tasks")]:
-        fresh.sql(change)
-        alice.client = learner
-        problem(alice(route, task, params=long), 500)
-        alice.client = logs
+        db.sql(change)
         with pytest.raises(RuntimeError, match="title_length|tasks") as defect:
             alice(route, task, params=long)
         log = "".join(traceback.format_exception(defect.value))
         assert "qqqq" not in log and alice.id not in log
+    problem(Person(learner)(LIST), 500)
 
 
 def test_a_connection_that_cannot_be_made_is_a_503(alice: Person, caplog: Any) -> None:
     with on("checkout", Mock(side_effect=sqlalchemy.exc.DisconnectionError), Pool):
         problem(alice(LIST), 503, MAYBE)
-    assert alice.tasks()["data"] == []
     url = "postgres://alice:hidden@h1/x?sslmode=require&channel_binding=require"
     refuse = Mock(side_effect=psycopg2.OperationalError("connection refused"))
     with on("do_connect", refuse):
-        problem(Person(visit(load(DATABASE_URL=url)))(LIST), 503, MAYBE)
+        problem(Person(load(DATABASE_URL=url))(LIST), 503, MAYBE)
     assert "connection refused" in caplog.text and "hidden" not in caplog.text
     given = refuse.call_args.args[3]
     expected = {"host": "h1", "user": "alice", "password": "hidden", "dbname": "x"}
@@ -832,51 +727,46 @@ def test_a_connection_that_cannot_be_made_is_a_503(alice: Person, caplog: Any) -
 
 
 @each([*WITH_BODY, DELETE])
-def test_a_locked_or_read_only_one_is_a_503(start: Any, fresh: Any, route: Any) -> None:
-    task = (alice := Person(start(DATABASE_URL=fresh.url))).task()
+def test_a_locked_or_read_only_one_is_a_503(start: Any, db: Any, route: Any) -> None:
+    task = (alice := Person(start())).task()
     limited = before_each_statement(lambda *given: given[1].execute(LIMIT))
-    with fresh.connect(*LOCK), limited:
+    with db.connect(*LOCK), limited:
         problem(alice(route, task), 503, MAYBE)
     with before_each_statement(lambda *given: given[1].execute(READ_ONLY)):
         problem(alice(route, task), 503, MAYBE)
-    assert fresh.sql("SELECT title FROM tasks") == [(task["title"],)]
+    assert db.sql("SELECT title FROM tasks") == [(task["title"],)]
     assert not POSTGRES or alice(route, task).status_code == route.status
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("command", [UVICORN, ("app.py",)])
-def test_a_stop_leaves_one_file(serve: Any, fresh: Any, command: Any, by: Any) -> None:
-    server = serve(*command)
-    with ThreadPoolExecutor(8) as clients:
-        list(clients.map(Person(server.client).task, map(str, range(20))))
+def test_a_stop_loses_no_task(serve: Any, db: Any, command: Any, by: Any) -> None:
+    workers = 8 if (command, by) == (UVICORN, signal.SIGKILL) else 1
+    server = serve(*command, WEB_CONCURRENCY=str(workers))
+    server.wait_for("Application startup complete.", times=workers)
+    with ThreadPoolExecutor(20) as clients:
+        list(clients.map(Person(server.client).task, map(str, range(40))))
     server.stop(by)
-    assert "Traceback" not in server.log
-    assert os.listdir(fresh.file.parent) == ([] if POSTGRES else ["tasks.db"])
-    assert fresh.sql("SELECT count(*) FROM tasks") == [(20,)]
+    assert not re.search("Traceback|curl", server.log)  # Only the demo prints tokens.
+    files = [] if POSTGRES else ["tasks.db"]  # A normal stop leaves no `-wal`.
+    assert os.listdir(db.folder) == files or by == signal.SIGKILL
+    assert db.sql("SELECT count(*) FROM tasks") == [(40,)]
 
 
 if POSTGRES:
 
-    def test_a_closed_connection_is_not_used(start: Any, fresh: Database) -> None:
-        alice = Person(start(DATABASE_URL=fresh.url))
-        all_are_used, clients = threading.Barrier(10), ThreadPoolExecutor(10)
-        with before_each_statement(lambda *_: all_are_used.wait(60)), clients:
-            list(clients.map(lambda _: alice.tasks(), range(10)))
-        for _ in range(3):
-            fresh.close_connections()
-            for _ in range(15):
-                alice.task()
-
     @each([*ROUTES, PAIR])
-    def test_a_lost_one_is_a_503(learner: Any, fresh: Any, route: Route) -> None:
+    def test_a_lost_one_is_a_503(learner: Any, db: Any, route: Route) -> None:
         task = (alice := Person(learner)).task()
         for moment in ("before_cursor_execute", "engine_connect"):
-            with on(moment, fresh.close_connections):
+            with on(moment, db.close_connections):
                 problem(alice(route, task), 503, MAYBE)
-        assert alice.tasks()["data"] == [task]
+        for _ in range(3):  # One that is lost while it is idle is not used.
+            db.close_connections()
+            assert alice.tasks()["data"] == [task]
 
-    def test_each_form_of_a_url_works(start: Any, database: Database) -> None:
-        url = sqlalchemy.make_url(database.url)
+    def test_each_form_of_a_url_works(start: Any, db: Database) -> None:
+        url = sqlalchemy.make_url(db.url)
         hosts = ["127.0.0.1:1", f"{url.host}:{url.port or 5432}"]  # No one is at 1.
         two = url.set(host=None, port=None).update_query_dict({"host": hosts})
         more = "&sslmode=prefer&channel_binding=prefer&target_session_attrs=read-write"
@@ -885,59 +775,44 @@ if POSTGRES:
             client = start(DATABASE_URL=whole, PGCLIENTENCODING="SQL_ASCII")
             assert Person(client).task("ü")["title"] == "ü"
 
-    def test_each_request_is_one_round_trip(start: Any, database: Database) -> None:
-        url, questions = sqlalchemy.make_url(database.url), list[bytes]()
-        listener = socket.create_server(("127.0.0.1", 0))
-        here = url.set(host="127.0.0.1", port=listener.getsockname()[1])
-
-        def relay() -> None:
-            near, far = listener.accept()[0], (url.host, url.port or 5432)
-            with listener, near, socket.create_connection(far) as server:
-                other = {near: server, server: near}
-                while all(sources := wait_for_data(other, [], [])[0]):
-                    for source in sources:
-                        other[source].sendall(data := source.recv(65536))
-                        questions.extend([data] if source is near else [])
-                        if not data:
-                            return
-
-        threading.Thread(target=relay, daemon=True).start()
-        alice = Person(start(DATABASE_URL=here.render_as_string(hide_password=False)))
-        from app import transactions
-
+    def test_each_request_is_one_round_trip(start: Any, db: Database) -> None:
+        # The server sends a notice of each statement that arrives.
+        report = "%20-cdebug_print_parse%3Don%20-cclient_min_messages%3Dlog"
+        notices = Mock()
+        with on("connect", lambda c, _: setattr(c, "notices", notices), Pool):
+            alice = Person(start(DATABASE_URL=db.url + report))
         task = alice.task()
         for route in ROUTES:
-            questions.clear()
+            notices.reset_mock()
             assert alice(route, task).status_code == route.status
-            (question,) = questions
-            assert question.startswith(b"Q")  # a simple query: nothing is prepared
-        questions.clear()
+            notices.append.assert_called_once()
+        notices.reset_mock()
         for _ in range(2):
-            with transactions.begin() as connection:
+            with sys.modules["app"].transactions.begin() as connection:
                 connection.exec_driver_sql("SELECT 1")
-        assert len(questions) == 6 and b"SET" not in b"".join(questions)
+        assert notices.append.call_count == 6  # twice BEGIN, SELECT, COMMIT: no SET
 
 else:
 
-    def test_a_start_while_the_file_is_read_is_one_line(start: Any, fresh: Any) -> None:
-        fresh.sql("CREATE TABLE other (id)")  # in rollback mode
+    def test_a_start_while_the_file_is_read_is_one_line(start: Any, db: Any) -> None:
+        db.sql("CREATE TABLE other (id)")  # in rollback mode
         locked = pytest.raises(RuntimeError, match="DATABASE_URL: database is locked")
-        with fresh.connect("BEGIN", "SELECT * FROM other"), locked:
-            start(DATABASE_URL=f"{fresh.url}?timeout=0.01")
-        Person(start(DATABASE_URL=fresh.url)).task()
-        assert fresh.sql("PRAGMA journal_mode") == [("wal",)]
+        with db.connect("BEGIN", "SELECT * FROM other"), locked:
+            start(DATABASE_URL=f"{db.url}?timeout=0.01")
+        Person(start()).task()
+        assert db.sql("PRAGMA journal_mode") == [("wal",)]
 
 
 # --- Start ----------------------------------------------------------------------------
 
-PEM = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAhidden\n-----END PUBLIC KEY-----"
 BAD_SETTINGS = {
-    "JWT_SECRET": [" ", "hidden" + "x" * 25, PEM],
+    "JWT_SECRET": [" ", "hidden" + "x" * 25, "-----BEGIN PUBLIC KEY-----\nhidden"],
     "JWT_JWKS_URL": ["file:///etc/passwd", "http://", "auth.example.com/keys"],
     "DATABASE_URL": ["nonsense", "mysql://u:hidden@localhost/x", "sqlite://h/tasks.db"]
     + ["postgresql+asyncpg://u:hidden@h/x", "postgresql://u:hidden@h:port/x"]
-    + ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"]
-    + ["postgresql://u:p@hidden@h/x", "postgresql://u:p@hid/den@h/x"],
+    + ["sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite://"]
+    + ["postgresql://u:p@hidden@h/x", "postgresql://u:p@hid/den@h/x"]
+    + ["sqlite:///tasks.db?timeout=soon"],
     "CORS_ORIGINS": ["https://*.vercel.app", "localhost:3000", "null", '"https://a.b"']
     + ["https://a.example/app", "https://A.example", f"{PAGE},'https://a.example'"],
     "PORT": ["abc", "0", "65536", "-1", "8000.0"],
@@ -957,67 +832,52 @@ def test_a_bad_setting_is_refused(capfd: Any, name: str) -> None:
 
 
 def test_a_bad_start_is_one_line_in_the_log_and_is_not_repeated(serve: Any) -> None:
-    lost = "postgres://u:hidden@127.0.0.1:1/x"
-    starts = [("JWT_SECRET", "", "2"), *(("DATABASE_URL", lost, n) for n in "12")]
-    for path in ("/nowhere/tasks.db", "tasks.db?timeout=soon"):
-        starts.append(("DATABASE_URL", f"sqlite:///{path}", "1"))
+    lost = "postgres://u:hidden@127.0.0.1:1/x?passfile=hidden"
+    starts = [("JWT_SECRET", "", "2"), ("DATABASE_URL", lost, "2")]
+    starts += [("DATABASE_URL", "sqlite:////nowhere/tasks.db?timeout=7", "1")]
     servers = [serve(*UVICORN, "--workers", n, **{name: v}) for name, v, n in starts]
-    for (name, _, workers), server in zip(starts, servers, strict=True):
+    for (name, url, workers), server in zip(starts, servers, strict=True):
         # With several workers, the exit code is that of uvicorn's supervisor.
         assert server.stop() != 0 or workers != "1"
         assert 1 <= len(re.findall(f"(?m)^.*{name}.*$", server.log)) <= int(workers)
         assert "Traceback" not in server.log and "hidden" not in server.log
+        assert url is not lost or "@127.0.0.1:1/x\n" in server.log
 
 
-def test_a_start_says_where_tasks_are(start: Any, database: Any, caplog: Any) -> None:
-    caplog.set_level("INFO")
-    more = {"passfile": "/hidden"} if POSTGRES else {"timeout": "7"}
-    url = sqlalchemy.make_url(database.url).update_query_dict(more)
-    url = url.set(password=url.password or "hidden") if POSTGRES else url
-    start(DATABASE_URL=url.render_as_string(hide_password=False), JWT_SECRET="x" * 32)
-    assert str(url.database) in caplog.text
-    assert not re.search(f"passfile|timeout|{url.password or '[?]'}", caplog.text)
-    keys = {"JWT_SECRET": "", "JWT_JWKS_URL": "http://localhost/keys"}
-    for audience, warnings in [("tasks", 0), ("", 1)]:
-        start(**keys, JWT_AUDIENCE=audience)
-        assert caplog.text.count("WARNING") == warnings
+def test_a_key_set_without_an_audience_is_a_warning(start: Any, caplog: Any) -> None:
+    keys, secret = {"JWT_SECRET": "", "JWT_JWKS_URL": "http://localhost/keys"}, "x" * 32
+    for new in ({"JWT_SECRET": secret}, keys | {"JWT_AUDIENCE": "tasks"}, keys):
+        assert "WARNING" not in caplog.text
+        start(**new)
     assert "JWT_AUDIENCE" in caplog.records[-1].message
 
 
-def test_an_example_is_refused(fresh: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    example, unset = (HERE / ".env.example").read_text(), dict.fromkeys(SETTINGS)
+def test_an_example_is_refused(db: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    example = (HERE / ".env.example").read_text()
     assert set(re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example)) == set(SETTINGS)
     (tmp_path / "app.py").write_text((HERE / "app.py").read_text())
     monkeypatch.syspath_prepend(tmp_path)
+    for name in SETTINGS:
+        monkeypatch.delenv(name)
     filled_in = re.sub("(?m)^JWT_SECRET=.*", f"JWT_SECRET= {SECRET} ", example)
-    filled_in = re.sub("(?m)^DATABASE_URL=.*", f"DATABASE_URL={fresh.url}", filled_in)
-    empty: Any = unset | {"JWT_SECRET": ""}  # It is set, and wins.
-    for text, settings in [(example, unset), (filled_in, empty)]:
+    filled_in = re.sub("(?m)^DATABASE_URL=.*", f"DATABASE_URL={db.url}", filled_in)
+    empty = {"JWT_SECRET": ""}  # It is set, and wins.
+    for text, settings in [(example, {}), (filled_in, empty)]:
         (tmp_path / ".env").write_text(text)
         with pytest.raises(SystemExit):
             load(**settings)
-    with visit(load(**unset)) as client:
+    with load() as client:
         Person(client).task()
-    assert fresh.sql("SELECT title FROM tasks") == [("Buy milk",)]
-
-
-def test_an_import_does_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        for url in ("", f"postgresql://u@127.0.0.1:{listener.getsockname()[1]}/x"):
-            load(DATABASE_URL=url)
-        assert wait_for_data([listener], [], [], 0)[0] == []  # Nobody connects.
-    assert os.listdir(tmp_path) == []
+    assert db.sql("SELECT title FROM tasks") == [("Buy milk",)]
 
 
 def test_the_demo_needs_no_settings(serve: Any, tmp_path: Path) -> None:
-    program, settings = str(HERE / "app.py"), {"DATABASE_URL": "", "JWT_SECRET": ""}
+    settings = {"DATABASE_URL": "", "JWT_SECRET": "", "WEB_CONCURRENCY": "2"}
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
-    upgrade |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "A" * 24}
-    for total, audience in enumerate(["", "tasks"]):
-        demo = serve(program, cwd=tmp_path, JWT_AUDIENCE=audience, **settings)
+    for total, claims in enumerate([{}, {"JWT_ISSUER": "x", "JWT_AUDIENCE": "tasks"}]):
+        demo = serve(f"{HERE}/app.py", cwd=tmp_path, **settings, **claims)
         demo.wait_for("Uvicorn running")
-        assert str(tmp_path / "tasks.db") in demo.log
+        assert f"Database: {tmp_path / 'tasks.db'}\n" in demo.log
         assert f"http://127.0.0.1:{demo.port}/docs\n" in demo.log
         lines = demo.log.splitlines()
         commands = [shlex.split(line) for line in lines if line.startswith("curl ")]
@@ -1029,11 +889,6 @@ def test_the_demo_needs_no_settings(serve: Any, tmp_path: Path) -> None:
                 page = client.get(url, headers=upgrade).json()
             assert page["meta"]["total"] == total + bool(others)
         assert len(commands) == len({url for _, url, *_ in commands}) * 2 == 4
-        demo.stop(signal.SIGINT)
-        assert "Traceback" not in demo.log and os.listdir(tmp_path) == ["tasks.db"]
-    server = serve(program, WEB_CONCURRENCY="2")  # as some hosts set it
-    Person(server.client).task()
-    assert "curl" not in server.log  # Only the demo prints tokens.
 
 
 # --- Key sets -------------------------------------------------------------------------
@@ -1041,7 +896,6 @@ def test_the_demo_needs_no_settings(serve: Any, tmp_path: Path) -> None:
 NOT_KEY_SETS = [b"<html>", b"[]", b'{"keys": []}', b'{"keys": 1}', b"\xff", b"[", b"{}"]
 NOT_KEY_SETS += [b"[" * 20_000, b"1" * 5000, b'{"keys": [{"kty": "oct"}]}', b" "]
 NOT_KEY_SETS += [b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": ["x"]}]}']
-NOT_KEY_SETS += [json.dumps({"keys": [jwk("first", use="enc")]}).encode()]
 NO_ANSWERS = [OK + body for body in NOT_KEY_SETS] + [b"HTTP/1.0 403 x\r\n\r\n", b""]
 FIRST, NEW = jwk("first"), jwk("EdDSA")
 
@@ -1097,8 +951,7 @@ def test_a_token_that_fits_no_published_key_is_refused(issuer: Issuer) -> None:
     tokens += [unsigned(first | {"alg": name}) for name in ("none", "EdDSA", "RS256")]
     tokens += [unsigned({"alg": "EdDSA", "kid": kid}) for kid in (None, [1], "odd")]
     issuer.reply = b""
-    none_yet = problem(ask(issuer.client, unsigned(first)), 503, "key set")
-    assert "change" not in none_yet["detail"]
+    problem(ask(issuer.client, unsigned(first)), 503, "key set")
     problem(ask(issuer.client, "x"), 401)
     issuer.publish(*keys)
     issuer.seconds += 11
@@ -1134,14 +987,13 @@ def crowd(locked: Database) -> Iterator[Any]:
             yield alice, requests, lock
 
 
-def test_ten_requests_wait_for_a_lock_and_the_others_are_answered(crowd: Any) -> None:
+def test_ten_requests_wait_for_a_lock_and_no_others(crowd: Any) -> None:
     alice, requests, lock = crowd
     for request in islice(as_completed(requests, timeout=60), 35):
         problem(request.result(), 503, MAYBE)
     assert alice.client.get("/health").status_code == 200
-    # SQLite gave up the ten after five seconds, and then ten others.
-    assert not POSTGRES or sum(not request.done() for request in requests) == 10
     lock.execute("COMMIT")
     statuses = [request.result().status_code for request in requests]
+    # SQLite gave up the ten after five seconds, and then ten others.
     assert statuses.count(503) == 35 or not POSTGRES
     assert alice.task()  # Service returns.
