@@ -46,8 +46,7 @@ from sqlalchemy import Engine, NullPool, Pool, StaticPool, create_engine, event
 from sqlmodel import Session, SQLModel, select
 
 pytestmark = pytest.mark.filterwarnings("error")
-HERE = Path(__file__).parent
-POSTGRES = os.environ.get("TEST_DATABASE_URL", "")
+HERE, POSTGRES = Path(__file__).parent, os.environ.get("TEST_DATABASE_URL", "")
 SECRET = "a secret of the tests, in which ${HOME} stays as it is"
 NOBODY = "11111111-1111-4111-8111-111111111111"
 PAGE, PROBLEM_JSON = "http://localhost:3000", "application/problem+json"
@@ -204,7 +203,8 @@ class Server(Popen[str]):
             self.port, self.log = str(listener.getsockname()[1]), ""
         env = os.environ | settings | {"PORT": self.port}
         more: Any = {"stdout": PIPE, "stderr": STDOUT, "env": env, "process_group": 0}
-        super().__init__([sys.executable, *command], text=True, cwd=cwd, **more)
+        more |= {"cwd": cwd, "text": True, "pipesize": 2**20}  # It is not always read.
+        super().__init__([sys.executable, *command], **more)
 
     def wait_for(self, words: str, times: int = 1) -> None:
         """Return when the process has printed the words that many times."""
@@ -216,7 +216,7 @@ class Server(Popen[str]):
         self.wait_for("Uvicorn running on")
         url = re.findall(r"running on (http://\S+)", self.log)[0]
         no_pool = httpx2.Limits(max_keepalive_connections=0)
-        return httpx2.Client(base_url=url, timeout=3600, limits=no_pool)
+        return httpx2.Client(base_url=url, timeout=600, limits=no_pool)
 
     def stop(self, by: int = 0) -> int:
         """Send a signal, or none, to all of it, and return its exit code."""
