@@ -8,7 +8,6 @@ user, and a page past the last one, need more. Errors have the form of `problem`
 import gc
 import logging
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -158,9 +157,7 @@ if SQLITE:
     def set_pragmas(connection: Any, _: object) -> None:
         """Enforce foreign keys, and let readers work beside a writer."""
         connection.execute("PRAGMA foreign_keys = ON")
-        # The file keeps this mode. It can't be set while another program is reading.
-        with suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_mode = WAL")
 
 else:
 
