@@ -3,8 +3,7 @@
     python -m pytest                                     on temporary SQLite files
     TEST_DATABASE_URL=postgresql://… python -m pytest    on PostgreSQL, in new schemas
 
-What DATABASE_URL and `.env` name is not touched. Each test loads the application with
-settings of its own, or starts a real uvicorn. Alice and Bob are users of an auth system.
+What DATABASE_URL and `.env` name is not touched. Each test has an application of its own.
 """
 
 import json
@@ -765,8 +764,9 @@ if POSTGRES:
         for moment in ("before_cursor_execute", "engine_connect"):
             with on(moment, db.close_connections):
                 problem(alice(route, task), 503, MAYBE)
-        db.close_connections()  # One that is lost while it is idle is not used.
-        assert alice.tasks()["data"] == [task]
+        for _ in range(3):  # One that is lost while it is idle is not used.
+            db.close_connections()
+            assert alice.tasks()["data"] == [task]
 
     def test_each_form_of_a_url_works(start: Any, db: Database) -> None:
         url = sqlalchemy.make_url(db.url)
