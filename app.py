@@ -343,7 +343,7 @@ class KeySet:
         return [key for key in self.keys if (key.key_id, key.algorithm_name) == wanted]
 
     async def look_up(self) -> None:
-        """Replace the keys, unless there is no usable answer within five seconds."""
+        """Fetch the keys. If this fails or takes five seconds, the old ones stay."""
         try:
             with fail_after(5):  # The client's own timeout is for each read.
                 answer = await to_thread.run_sync(self.fetch, abandon_on_cancel=True)
